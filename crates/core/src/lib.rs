@@ -1,0 +1,1 @@
+//! The scheduling core: endpoints, requests, plugins, the cycle, configuration.

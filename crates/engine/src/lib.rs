@@ -1,0 +1,1 @@
+//! Model-server facts: metric names per engine and the scanner of metric pages.

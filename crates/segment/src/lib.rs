@@ -1,0 +1,1 @@
+//! Shared memory between control plane and proxy: snapshot, ledger, block table.

@@ -1,0 +1,1 @@
+//! A vLLM-compatible simulator for people without GPUs.

@@ -1,0 +1,1 @@
+//! The resumable scanner of inference request bodies.

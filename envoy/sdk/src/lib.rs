@@ -1,0 +1,1 @@
+//! Rust SDK for Envoy dynamic modules, resolved at load.

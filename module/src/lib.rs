@@ -1,0 +1,1 @@
+//! The Envoy dynamic module: HTTP filters, admin, cluster.
