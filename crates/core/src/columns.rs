@@ -1,0 +1,229 @@
+//! Columns: every number that a decision may read, one value per endpoint.
+//!
+//! Readers fill columns before a decision; scorers and filters only read them. A recorded set of
+//! columns therefore reproduces a decision. Storage is reused from request to request: after
+//! warm-up, filling columns does not allocate.
+//!
+//! [`Metrics`] are the engine's own numbers, always present. Attributes come from data producers;
+//! an attribute column is addressed by a typed handle [`Col`] that configuration loading hands
+//! out, one per pair of attribute type and producer instance.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The engine's metrics of each endpoint, as last scraped.
+///
+/// All vectors have one entry per endpoint of the set.
+#[derive(Debug, Default, Clone)]
+pub struct Metrics {
+    /// Requests waiting in the engine's queue.
+    pub waiting: Vec<u32>,
+    /// Requests running in the engine.
+    pub running: Vec<u32>,
+    /// KV-cache use, a fraction (0 to 1; engines may report more).
+    pub kv_usage: Vec<f64>,
+    /// Tokens per engine cache block, 0 = not reported.
+    pub cache_block_size: Vec<u32>,
+    /// Engine cache blocks, 0 = not reported.
+    pub cache_num_blocks: Vec<u32>,
+    /// Whether the numbers may be used. Scorers that read metrics give an endpoint whose numbers
+    /// are not fresh the mean score of the others, see [`crate::plugin::Scorer::reads_metrics`].
+    pub fresh: Vec<bool>,
+}
+
+impl Metrics {
+    /// Sets the number of endpoints; every value becomes 0 and fresh.
+    pub fn reset(&mut self, len: usize) {
+        fn fill<T: Clone>(column: &mut Vec<T>, len: usize, value: T) {
+            column.clear();
+            column.resize(len, value);
+        }
+        fill(&mut self.waiting, len, 0);
+        fill(&mut self.running, len, 0);
+        fill(&mut self.kv_usage, len, 0.0);
+        fill(&mut self.cache_block_size, len, 0);
+        fill(&mut self.cache_num_blocks, len, 0);
+        fill(&mut self.fresh, len, true);
+    }
+}
+
+/// How much of a request's prefix an endpoint holds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PrefixMatch {
+    /// Blocks of the prompts that the endpoint holds (tier-weighted with a precise producer).
+    pub match_blocks: u32,
+    /// Blocks of the prompts.
+    pub total_blocks: u32,
+    /// Tokens per block.
+    pub block_size_tokens: u32,
+    /// Contiguous blocks held, unweighted.
+    pub cached_blocks: u32,
+}
+
+/// Requests and tokens now in flight on an endpoint, and the ledger word they were read from.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct InFlight {
+    /// Requests booked and not yet released.
+    pub requests: u32,
+    /// Projected tokens booked and not yet released.
+    pub tokens: u64,
+    /// The packed ledger word that was observed: booking compares against it.
+    pub word: u64,
+}
+
+/// Projected cost of this request on an endpoint, in tokens that its cache does not cover.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct UncachedTokens(
+    /// Tokens.
+    pub i64,
+);
+
+/// A kind of attribute that producers publish, one optional value per endpoint.
+pub trait Attribute: Copy + fmt::Debug + Send + Sync + 'static {
+    /// Name of the data key, as configuration errors print it.
+    const KEY: &'static str;
+    /// The table of this kind.
+    fn table(columns: &Columns) -> &Table<Self>;
+    /// The table of this kind, to write.
+    fn table_mut(columns: &mut Columns) -> &mut Table<Self>;
+}
+
+/// Handle of one attribute column: the kind is in the type, the producer behind the index.
+pub struct Col<T> {
+    index: u16,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Col<T> {
+    /// The handle of the column at `index` of its table.
+    pub fn at(index: u16) -> Self {
+        Self { index, kind: PhantomData }
+    }
+
+    /// Position in the table.
+    pub fn index(self) -> u16 {
+        self.index
+    }
+}
+
+impl<T> Clone for Col<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Col<T> {}
+
+impl<T> fmt::Debug for Col<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Col({})", self.index)
+    }
+}
+
+/// The columns of one attribute kind, one per producer.
+#[derive(Debug, Clone)]
+pub struct Table<T> {
+    columns: Vec<Vec<Option<T>>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { columns: Vec::new() }
+    }
+}
+
+impl<T: Clone> Table<T> {
+    fn reset(&mut self, len: usize) {
+        for column in &mut self.columns {
+            column.clear();
+            column.resize(len, None);
+        }
+    }
+}
+
+macro_rules! attributes {
+    ($($field:ident: $kind:ty = $key:literal),+ $(,)?) => {
+        /// All numbers of one decision.
+        #[derive(Debug, Default, Clone)]
+        pub struct Columns {
+            len: usize,
+            /// The engine's metrics.
+            pub metrics: Metrics,
+            $($field: Table<$kind>,)+
+        }
+
+        impl Columns {
+            /// Sets the number of endpoints; metrics become 0 and fresh, attributes absent.
+            pub fn reset(&mut self, len: usize) {
+                self.len = len;
+                self.metrics.reset(len);
+                $(self.$field.reset(len);)+
+            }
+        }
+
+        $(impl Attribute for $kind {
+            const KEY: &'static str = $key;
+            fn table(columns: &Columns) -> &Table<Self> {
+                &columns.$field
+            }
+            fn table_mut(columns: &mut Columns) -> &mut Table<Self> {
+                &mut columns.$field
+            }
+        })+
+    };
+}
+
+attributes! {
+    prefix: PrefixMatch = "PrefixCacheMatchInfoDataKey",
+    in_flight: InFlight = "InFlightLoadDataKey",
+    uncached: UncachedTokens = "UncachedRequestTokensDataKey",
+}
+
+impl Columns {
+    /// Number of endpoints that every column has a value for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no endpoint.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The values of an attribute column; empty when the column was never made.
+    pub fn get<T: Attribute>(&self, col: Col<T>) -> &[Option<T>] {
+        T::table(self).columns.get(col.index as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The values of an attribute column, to write. Makes the column when it is missing.
+    pub fn get_mut<T: Attribute>(&mut self, col: Col<T>) -> &mut [Option<T>] {
+        let len = self.len;
+        let table = T::table_mut(self);
+        let index = col.index as usize;
+        while table.columns.len() <= index {
+            table.columns.push(vec![None; len]);
+        }
+        &mut table.columns[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_forgets_values_and_keeps_columns() {
+        let mut columns = Columns::default();
+        columns.reset(2);
+        let col = Col::<PrefixMatch>::at(1);
+        columns.get_mut(col)[1] = Some(PrefixMatch { match_blocks: 3, ..Default::default() });
+        columns.metrics.waiting[0] = 9;
+        assert_eq!(columns.get(col)[1].map(|m| m.match_blocks), Some(3));
+        assert!(columns.get(Col::<PrefixMatch>::at(0)).iter().all(Option::is_none));
+
+        columns.reset(3);
+        assert_eq!(columns.get(col), [None, None, None]);
+        assert_eq!(columns.metrics.waiting, [0, 0, 0]);
+        assert!(columns.get(Col::<InFlight>::at(0)).is_empty());
+    }
+}

@@ -1,0 +1,120 @@
+//! The outcome of a decision, with everything needed to explain it.
+
+use thiserror::Error;
+
+use crate::endpoint::EndpointIx;
+
+/// Index of a scheduling profile in the loaded configuration.
+pub type ProfileIx = u16;
+
+/// How many endpoints a profile's ranking keeps for retries.
+pub const RANKING: usize = 16;
+
+/// Why a filter dropped an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejection {
+    /// The endpoint.
+    pub endpoint: EndpointIx,
+    /// Position of the filter in its profile.
+    pub filter: u16,
+    /// A short reason, for people.
+    pub reason: &'static str,
+}
+
+/// Why a plugin's part in a decision was ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PluginError {
+    /// The plugin said so.
+    #[error("{0}")]
+    Failed(String),
+    /// The plugin panicked.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+impl PluginError {
+    /// An error with a message.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Failed(message.into())
+    }
+}
+
+/// Why there is no decision.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// The pool, or the part of it that the request may use, is empty (503,
+    /// `rejected-no-endpoints`).
+    #[error("failed to find endpoint candidates for serving the request")]
+    NoEndpoints,
+    /// The filters of the profile left nothing (429, `rejected-saturated`).
+    #[error("no endpoints available for the given request")]
+    Filtered {
+        /// Name of the profile.
+        profile: String,
+    },
+    /// The profile handler ran nothing or could not make a result (429, no reason).
+    #[error("failed to find target endpoint: {0}")]
+    Handler(String),
+}
+
+/// What one profile did. Vectors are reused between requests.
+#[derive(Debug, Default, Clone)]
+pub struct ProfileRun {
+    /// Whether the profile ran in this decision.
+    pub ran: bool,
+    /// Whether it ended without a target.
+    pub failed: bool,
+    /// Endpoints that passed the filters, ascending unless a filter reordered them.
+    pub candidates: Vec<EndpointIx>,
+    /// Weighted totals, parallel to `candidates`.
+    pub totals: Vec<f64>,
+    /// Per scorer of the profile the raw scores, parallel to `candidates`; NaN = not scored.
+    pub scores: Vec<Vec<f64>>,
+    /// What the filters dropped.
+    pub rejections: Vec<Rejection>,
+    /// The picker's choice, best first.
+    pub targets: Vec<EndpointIx>,
+    /// Targets, then the other candidates by total: where a retry goes next. At most [`RANKING`].
+    pub ranking: Vec<EndpointIx>,
+    /// Plugins that failed and were ignored: position in the profile's scorers and the error.
+    pub errors: Vec<(u16, PluginError)>,
+}
+
+impl ProfileRun {
+    /// Forgets the last request, keeps the memory.
+    pub fn reset(&mut self) {
+        self.ran = false;
+        self.failed = false;
+        self.candidates.clear();
+        self.totals.clear();
+        for scores in &mut self.scores {
+            scores.clear();
+        }
+        self.rejections.clear();
+        self.targets.clear();
+        self.ranking.clear();
+        self.errors.clear();
+    }
+}
+
+/// The outcome of one decision.
+#[derive(Debug, Default, Clone)]
+pub struct Decision {
+    /// The profile whose targets are the destination.
+    pub primary: ProfileIx,
+    /// One entry per configured profile, in configuration order.
+    pub profiles: Vec<ProfileRun>,
+}
+
+impl Decision {
+    /// The run of the primary profile.
+    pub fn primary_run(&self) -> Option<&ProfileRun> {
+        self.profiles.get(usize::from(self.primary))
+    }
+
+    /// The destination: the first target of the primary profile.
+    pub fn target(&self) -> Option<EndpointIx> {
+        self.primary_run()?.targets.first().copied()
+    }
+}

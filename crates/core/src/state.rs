@@ -1,0 +1,134 @@
+//! Per-cycle state: what a plugin carries from one of its hooks to the next within a request.
+
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// State that lives for one decision and is reused by the next.
+pub trait CycleData: Any + Default + Send {
+    /// Forgets the last request, keeps the memory.
+    fn clear(&mut self);
+}
+
+trait AnyData: Any + Send {
+    fn clear(&mut self);
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<T: CycleData> AnyData for T {
+    fn clear(&mut self) {
+        CycleData::clear(self);
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Handle of a plugin's state, given out while the configuration is loaded.
+pub struct StateSlot<T> {
+    index: u16,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for StateSlot<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for StateSlot<T> {}
+
+impl<T> fmt::Debug for StateSlot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateSlot({})", self.index)
+    }
+}
+
+/// Declares the states of a configuration; makes a [`CycleState`] per worker.
+#[derive(Default, Clone)]
+pub struct StateLayout {
+    make: Vec<fn() -> Box<dyn AnyData>>,
+}
+
+impl fmt::Debug for StateLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateLayout").field("states", &self.make.len()).finish()
+    }
+}
+
+impl StateLayout {
+    /// Declares a state of type `T`.
+    pub fn declare<T: CycleData>(&mut self) -> StateSlot<T> {
+        let index = u16::try_from(self.make.len()).unwrap_or(u16::MAX);
+        self.make.push(|| Box::new(T::default()));
+        StateSlot { index, kind: PhantomData }
+    }
+
+    /// Makes the states.
+    pub fn instantiate(&self) -> CycleState {
+        CycleState { states: self.make.iter().map(|make| make()).collect() }
+    }
+}
+
+/// The states of all plugins of a configuration, for one worker.
+#[derive(Default)]
+pub struct CycleState {
+    states: Vec<Box<dyn AnyData>>,
+}
+
+impl fmt::Debug for CycleState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CycleState").field("states", &self.states.len()).finish()
+    }
+}
+
+impl CycleState {
+    /// Forgets the last request.
+    pub fn clear(&mut self) {
+        for state in &mut self.states {
+            state.clear();
+        }
+    }
+
+    /// A plugin's state; `None` with a slot of another configuration.
+    pub fn get<T: CycleData>(&self, slot: StateSlot<T>) -> Option<&T> {
+        let state: &dyn AnyData = &**self.states.get(usize::from(slot.index))?;
+        state.as_any().downcast_ref()
+    }
+
+    /// A plugin's state, to write.
+    pub fn get_mut<T: CycleData>(&mut self, slot: StateSlot<T>) -> Option<&mut T> {
+        let state: &mut dyn AnyData = &mut **self.states.get_mut(usize::from(slot.index))?;
+        state.as_any_mut().downcast_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Hashes(Vec<u64>);
+
+    impl CycleData for Hashes {
+        fn clear(&mut self) {
+            self.0.clear();
+        }
+    }
+
+    #[test]
+    fn states_are_separate_and_cleared() {
+        let mut layout = StateLayout::default();
+        let (a, b) = (layout.declare::<Hashes>(), layout.declare::<Hashes>());
+        let mut state = layout.instantiate();
+        state.get_mut(a).unwrap().0.push(1);
+        assert!(state.get(b).unwrap().0.is_empty());
+        state.clear();
+        assert!(state.get(a).unwrap().0.is_empty());
+        assert!(CycleState::default().get(a).is_none());
+    }
+}
