@@ -1,0 +1,225 @@
+//! Words in mapped memory: a file that several processes map, or anonymous pages.
+//!
+//! [`MappedWords`] may write, [`MappedView`] may not. Both are cheap clones (one reference count) of
+//! the same mapping and keep it alive; [`slice`](MappedWords::slice) narrows one to a region, so that
+//! a region can be handed out without the rest of the file.
+//!
+//! Memory that another process writes is never borrowed as plain data: the only references made here
+//! are `&[AtomicU64]`, whose accesses are atomic whatever the other side does. A mapping is only made
+//! of a file that was checked to be at least as long as the mapping and is, by the rules of this
+//! crate, never truncated; a truncation from outside would be a bus error and is out of scope.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+
+use crate::words::{Words, WordsMut};
+
+/// Writable words of a mapping that may be shared with other processes.
+#[derive(Clone, Debug)]
+pub struct MappedWords(Region);
+
+impl MappedWords {
+    /// Maps the first `len` words of `file` for reading and writing and faults them in.
+    ///
+    /// The file must be that long already, which the caller has checked.
+    pub(crate) fn of_file(file: &File, len: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(len * WORD).populate().map_raw(file)?;
+        Ok(Self(Region::new(map, len)))
+    }
+
+    /// Maps `len` zeroed words of anonymous memory. A page costs nothing until it is first touched.
+    pub fn anonymous(len: usize) -> io::Result<Self> {
+        let map = MmapMut::map_anon(len * WORD)?;
+        Ok(Self(Region::new(MmapRaw::from(map), len)))
+    }
+
+    /// The `len` words from `at` on, or `None` where they are not all inside.
+    pub fn slice(&self, at: usize, len: usize) -> Option<Self> {
+        self.0.slice(at, len).map(Self)
+    }
+
+    /// The same words, without the right to write.
+    pub fn view(&self) -> MappedView {
+        MappedView(self.0.clone())
+    }
+}
+
+impl Words for MappedWords {
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.len
+    }
+
+    #[inline]
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        self.0.cells()[at].load(order)
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        fence(order);
+    }
+
+    #[inline]
+    fn load_run(&self, at: usize, out: &mut [u64]) {
+        self.0.load_run(at, out);
+    }
+}
+
+impl WordsMut for MappedWords {
+    #[inline]
+    fn store(&self, at: usize, value: u64, order: Ordering) {
+        self.0.cells()[at].store(value, order);
+    }
+
+    #[inline]
+    fn compare_exchange(
+        &self,
+        at: usize,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.0.cells()[at].compare_exchange(current, new, success, failure)
+    }
+
+    #[inline]
+    fn fetch_add(&self, at: usize, delta: u64, order: Ordering) -> u64 {
+        self.0.cells()[at].fetch_add(delta, order)
+    }
+}
+
+/// Words of a mapping that this process may only read.
+#[derive(Clone, Debug)]
+pub struct MappedView(Region);
+
+impl MappedView {
+    /// Maps the first `len` words of `file` read-only and faults them in.
+    ///
+    /// The file must be that long already, which the caller has checked.
+    pub(crate) fn of_file(file: &File, len: usize) -> io::Result<Self> {
+        let map = MmapOptions::new().len(len * WORD).populate().map_raw_read_only(file)?;
+        Ok(Self(Region::new(map, len)))
+    }
+
+    /// The `len` words from `at` on, or `None` where they are not all inside.
+    pub fn slice(&self, at: usize, len: usize) -> Option<Self> {
+        self.0.slice(at, len).map(Self)
+    }
+}
+
+impl Words for MappedView {
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// A relaxed load, followed by a fence where more is asked for: Rust guarantees that relaxed
+    /// loads, and only they, are free of hidden writes and so work on read-only pages.
+    #[inline]
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        let word = self.0.cells()[at].load(Ordering::Relaxed);
+        if !matches!(order, Ordering::Relaxed) {
+            fence(order);
+        }
+        word
+    }
+
+    #[inline]
+    fn fence(&self, order: Ordering) {
+        fence(order);
+    }
+
+    #[inline]
+    fn load_run(&self, at: usize, out: &mut [u64]) {
+        self.0.load_run(at, out);
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// A run of words inside a mapping, which it keeps alive.
+#[derive(Clone, Debug)]
+struct Region {
+    first: NonNull<AtomicU64>,
+    len: usize,
+    map: Arc<MmapRaw>,
+}
+
+// SAFETY: a region is a pointer into a mapping that it keeps alive, and everything behind the pointer
+// is accessed through `AtomicU64` only, which may be shared between threads.
+#[allow(unsafe_code)]
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`: shared access is atomic access.
+#[allow(unsafe_code)]
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn new(map: MmapRaw, len: usize) -> Self {
+        // A mapping starts on a page, so it is aligned for words; it is never null, which is checked
+        // only because it costs nothing.
+        let len = len.min(map.len() / WORD);
+        let (first, len) = match NonNull::new(map.as_mut_ptr().cast()) {
+            Some(first) => (first, len),
+            None => (NonNull::dangling(), 0),
+        };
+        Self { first, len, map: Arc::new(map) }
+    }
+
+    fn slice(&self, at: usize, len: usize) -> Option<Self> {
+        if at.checked_add(len)? > self.len {
+            return None;
+        }
+        let first = NonNull::from(self.cells().get(at..)?).cast();
+        Some(Self { first, len, map: Arc::clone(&self.map) })
+    }
+
+    #[inline]
+    #[allow(unsafe_code)]
+    fn cells(&self) -> &[AtomicU64] {
+        // SAFETY: `new` and `slice` keep `first .. first + len` inside the mapping, which `map` keeps
+        // alive for as long as the returned borrow of `self`; the mapping is page-aligned; any bit
+        // pattern is a valid `AtomicU64`; no reference to these bytes of another type is ever made.
+        // On a read-only mapping only `load(Relaxed)` is reachable (see `MappedView`).
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+
+    #[inline]
+    fn load_run(&self, at: usize, out: &mut [u64]) {
+        // One bounds check for the whole run instead of one per word.
+        let cells = &self.cells()[at..][..out.len()];
+        for (word, cell) in out.iter_mut().zip(cells) {
+            *word = cell.load(Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_stay_inside() {
+        let words = MappedWords::anonymous(16).unwrap();
+        let part = words.slice(8, 8).unwrap();
+        part.store(7, 42, Ordering::Relaxed);
+        assert_eq!(words.view().load(15, Ordering::Acquire), 42);
+        assert_eq!(part.len(), 8);
+        assert!(words.slice(9, 8).is_none());
+        assert!(words.slice(usize::MAX, 2).is_none());
+        assert_eq!(part.slice(8, 0).map(|empty| empty.is_empty()), Some(true));
+    }
+
+    #[test]
+    #[should_panic(expected = "out of bounds")]
+    fn an_index_past_the_end_panics() {
+        MappedWords::anonymous(8).unwrap().load(8, Ordering::Relaxed);
+    }
+}
