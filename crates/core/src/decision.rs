@@ -61,6 +61,8 @@ pub enum ScheduleError {
 /// What one profile did. Vectors are reused between requests.
 #[derive(Debug, Default, Clone)]
 pub struct ProfileRun {
+    /// Name of the profile; stays when the run is reset.
+    pub name: String,
     /// Whether the profile ran in this decision.
     pub ran: bool,
     /// Whether it ended without a target.
@@ -111,6 +113,11 @@ impl Decision {
     /// The run of the primary profile.
     pub fn primary_run(&self) -> Option<&ProfileRun> {
         self.profiles.get(usize::from(self.primary))
+    }
+
+    /// The run of the profile called `name`.
+    pub fn profile(&self, name: &str) -> Option<&ProfileRun> {
+        self.profiles.iter().find(|run| run.name == name)
     }
 
     /// The destination: the first target of the primary profile.

@@ -18,11 +18,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::columns::{Columns, InFlight};
+use crate::columns::{Columns, InFlight, Metrics};
 use crate::decision::{Decision, PluginError, ProfileIx, Rejection, ScheduleError};
 use crate::effect::{Effect, Effects, PluginIx};
 use crate::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
-use crate::request::Request;
+use crate::request::{BlockUnit, Request};
 use crate::rng::Rng;
 use crate::snapshot::MetricsRow;
 use crate::state::CycleState;
@@ -273,6 +273,14 @@ pub trait DataProducer: Send + Sync {
         columns: &mut Columns,
         state: &mut CycleState,
     ) -> Result<(), PluginError>;
+
+    /// The block size that prompts should be packed into while the body is read, for a producer
+    /// that matches prefixes; `None` = the producer does not care. `first` is the first endpoint
+    /// that may serve the request.
+    fn block_unit(&self, metrics: &Metrics, first: EndpointIx) -> Option<BlockUnit> {
+        let _ = (metrics, first);
+        None
+    }
 }
 
 /// Hook before anything is decided: may change what the decision sees of the request.
