@@ -1,0 +1,250 @@
+//! Taking over a table whose writer stopped between any two stores.
+//!
+//! The entries are the truth: who holds what. Everything else is derived from them or checked
+//! against them, in this order:
+//!
+//! 1. entries that cannot be (holders out of range, unreachable, a second copy of a key, a record
+//!    that overlaps another) are dropped; the overflow counts are counted anew;
+//! 2. each slot's recency list is walked forward. A node counts if its entry names the slot as a
+//!    holder and it is the first node to say so; others are stepped over;
+//! 3. a holder that the walk did not meet is appended as its slot's newest. An undamaged table has
+//!    at most one, the holding that was being inserted or refreshed, and newest is where it was
+//!    going; so the order is exact;
+//! 4. counts are counted, the arena is what was claimed, the rest of it is free.
+//!
+//! Each repair is again a single store that leaves a usable table, so recovery may die as well.
+
+use super::arena::NODE;
+use super::holders::{Holders, Kind, Record};
+use super::layout::MAX_SLOTS;
+use super::memory::Table;
+use super::recency::{ARENA, Held, NIL, join};
+use super::writer::TableWriter;
+use crate::words::WordsMut;
+
+/// Nodes of other holders that a walk steps over: one writer leaves at most two behind.
+const MAX_STRAYS: usize = 8;
+
+pub(super) fn rebuild<M: WordsMut>(writer: &mut TableWriter<M>) {
+    validate_entries(writer);
+    let mut linked = Linked(vec![0; writer.table.layout.positions().div_ceil(64)]);
+    for slot in 0..writer.table.layout.slots as u16 {
+        let order = walk(writer, &mut linked, slot);
+        relink(&writer.table, slot, &order);
+    }
+    writer.arena.settle();
+    append_missed(writer, &mut linked);
+    recount(writer);
+}
+
+/// Positions whose embedded node was met.
+struct Linked(Vec<u64>);
+
+impl Linked {
+    /// Marks a position; whether it was unmarked.
+    fn mark(&mut self, position: usize) -> bool {
+        let word = &mut self.0[position / 64];
+        let before = *word;
+        *word |= 1 << (position % 64);
+        before != *word
+    }
+
+    fn has(&self, position: usize) -> bool {
+        self.0[position / 64] >> (position % 64) & 1 == 1
+    }
+}
+
+fn validate_entries<M: WordsMut>(writer: &mut TableWriter<M>) {
+    let mut passed = vec![0_u16; writer.table.layout.buckets];
+    for position in 0..writer.table.layout.positions() {
+        if writer.table.holders(position).is_free() {
+            continue;
+        }
+        let Some(away) = displacement_if_sound(&writer.table, position) else {
+            drop_entry(writer, position);
+            continue;
+        };
+        for bucket in writer.table.probe(writer.table.key(position)).take(away) {
+            passed[bucket] += 1;
+        }
+    }
+    for (bucket, &count) in passed.iter().enumerate() {
+        if writer.table.overflow(bucket) != count {
+            writer.table.set_overflow(bucket, count);
+        }
+    }
+    for position in 0..writer.table.layout.positions() {
+        let holders = writer.table.holders(position);
+        if holders.is_free() {
+            continue;
+        }
+        let twice = writer.table.find(writer.table.key(position)) != Some(position);
+        let claimed = match holders.kind() {
+            Kind::Record(record) => !twice && writer.arena.claim(record.shape, record.unit),
+            _ => !twice,
+        };
+        if !claimed {
+            drop_entry(writer, position);
+            writer.table.vacate(position);
+        }
+    }
+}
+
+fn drop_entry<M: WordsMut>(writer: &mut TableWriter<M>, position: usize) {
+    let version = writer.table.holders(position).version().wrapping_add(1);
+    writer.table.set_holders(position, Holders::free(version));
+    writer.stats.dropped += 1;
+}
+
+/// The entry's distance from home, if its holders are slots of this table, each named once, and its
+/// record lies inside of the arena.
+fn displacement_if_sound<M: WordsMut>(table: &Table<M>, position: usize) -> Option<usize> {
+    let holders = table.holders(position);
+    if let Kind::Record(Record { shape, unit }) = holders.kind() {
+        let words = shape.words(&table.layout);
+        if unit as usize + words.div_ceil(2) > table.layout.units() {
+            return None;
+        }
+    }
+    let mut seen = [0_u64; MAX_SLOTS / 64];
+    let mut sound = true;
+    let mut members = 0;
+    table.for_each_member(holders, |slot| {
+        members += 1;
+        let (word, bit) = (usize::from(slot) / 64, 1 << (slot % 64));
+        sound &= usize::from(slot) < table.layout.slots && seen[word] & bit == 0;
+        if sound {
+            seen[word] |= bit;
+        }
+    });
+    let owned = holders.owner().is_none_or(|owner| {
+        usize::from(owner) < table.layout.slots && table.is_member(holders, owner)
+    });
+    if sound && owned && members > 0 { table.displacement(position) } else { None }
+}
+
+/// The slot's nodes, oldest first, with the arena cells among them claimed.
+fn walk<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked, slot: u16) -> Vec<u32> {
+    let mut order = Vec::new();
+    let mut strays = 0;
+    let (mut node, _) = writer.table.oldest_newest(slot);
+    while strays < MAX_STRAYS && in_range(&writer.table, node) {
+        match accept(writer, linked, slot, node) {
+            Some(node) => order.push(node),
+            None => strays += 1,
+        }
+        node = writer.table.links(node).1;
+    }
+    order
+}
+
+fn in_range<M: WordsMut>(table: &Table<M>, node: u32) -> bool {
+    if node & ARENA == 0 {
+        return (node as usize) < table.layout.positions();
+    }
+    ((node & !ARENA) as usize) < table.layout.units()
+}
+
+/// The node that stands for the holding that `node` claims to be, the first time it is met.
+fn accept<M: WordsMut>(
+    writer: &mut TableWriter<M>,
+    linked: &mut Linked,
+    slot: u16,
+    node: u32,
+) -> Option<u32> {
+    let held = writer.table.held(slot, node);
+    if held.slot != slot || held.position >= writer.table.layout.positions() {
+        return None;
+    }
+    let holders = writer.table.holders(held.position);
+    if !writer.table.is_member(holders, slot) {
+        return None;
+    }
+    if holders.owner() == Some(slot) {
+        // Also when met as an arena node: the writer died while moving it beside its entry.
+        return linked.mark(held.position).then_some(held.position as u32);
+    }
+    let unit = node & !ARENA;
+    let fresh = node & ARENA != 0
+        && writer.nodes.find(&writer.table, held).is_none()
+        && writer.arena.claim(NODE, unit);
+    if fresh {
+        writer.nodes.insert(held, unit);
+    }
+    fresh.then_some(node)
+}
+
+/// Stores the list's links where they differ, newest first: a forward walk meets nodes only after
+/// their own links are right.
+fn relink<M: WordsMut>(table: &Table<M>, slot: u16, order: &[u32]) {
+    let mut newer = NIL;
+    for (index, &node) in order.iter().enumerate().rev() {
+        let older = index.checked_sub(1).map_or(NIL, |index| order[index]);
+        if table.links(node) != (older, newer) {
+            table.set_links(node, older, newer);
+        }
+        newer = node;
+    }
+    let ends = join(newer, order.last().copied().unwrap_or(NIL));
+    if table.ends(slot) != ends {
+        table.set_ends(slot, ends);
+    }
+}
+
+fn append_missed<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked) {
+    let mut members = Vec::new();
+    for position in 0..writer.table.layout.positions() {
+        members.clear();
+        writer.table.for_each_member(writer.table.holders(position), |slot| members.push(slot));
+        for &slot in &members {
+            let holders = writer.table.holders(position);
+            let held = Held { position, slot };
+            if holders.owner() == Some(slot) && linked.has(position)
+                || holders.owner() != Some(slot) && writer.nodes.find(&writer.table, held).is_some()
+            {
+                continue;
+            }
+            writer.stats.relinked += 1;
+            if holders.owner().is_none() {
+                writer.table.set_owner(position, slot);
+            }
+            if writer.table.holders(position).owner() == Some(slot) {
+                linked.mark(position);
+                writer.table.append(slot, position as u32);
+                continue;
+            }
+            match writer.arena.allocate(NODE) {
+                Some(unit) => {
+                    writer.table.set_held(unit, held);
+                    writer.table.append(slot, unit | ARENA);
+                    writer.nodes.insert(held, unit);
+                }
+                // Damage has filled the arena: a holding that cannot be ordered is not kept.
+                None => writer.table.remove_member(&mut writer.arena, position, slot),
+            }
+        }
+        if !members.is_empty() && writer.table.holders(position).owner().is_none() {
+            writer.inherit(position);
+        }
+    }
+}
+
+fn recount<M: WordsMut>(writer: &mut TableWriter<M>) {
+    let table = &writer.table;
+    let mut held = vec![0_u32; table.layout.slots];
+    let mut blocks = 0;
+    for position in 0..table.layout.positions() {
+        blocks += usize::from(!table.holders(position).is_free());
+        table.for_each_member(table.holders(position), |slot| held[usize::from(slot)] += 1);
+    }
+    for (slot, &count) in held.iter().enumerate() {
+        let slot = slot as u16;
+        let (before, capacity) = table.count(slot);
+        let needed = if count > 0 && capacity == 0 { table.default_capacity() } else { capacity };
+        if (before, capacity) != (count, needed) {
+            table.set_count(slot, count, needed);
+        }
+    }
+    writer.blocks = blocks;
+    writer.held = held.iter().map(|&count| u64::from(count)).sum();
+}

@@ -1,0 +1,311 @@
+//! The table's only writer.
+
+use std::num::NonZeroU32;
+
+use super::arena::{Arena, NODE};
+use super::layout::{TableError, TableSpec};
+use super::membership::Full;
+use super::memory::Table;
+use super::nodes::Nodes;
+use super::reader::TableReader;
+use super::recency::{ARENA, Held, NIL};
+use super::recover;
+use crate::words::WordsMut;
+
+/// Rounds of making room before a block is refused.
+const ROUNDS: usize = 8;
+/// The fullest endpoint gives up this fraction of its blocks per round.
+const SHARE: u32 = 64;
+
+/// Writes a block table. There is one per memory; the caller sees to that (a lock file, or memory
+/// that nobody else has).
+///
+/// Besides the words it owns the arena's allocator and the node index, which it rebuilds from the
+/// words when it takes over ([`TableWriter::recover`]). Between its own stores it trusts the words;
+/// memory that others write to as well is outside of the contract.
+///
+/// Slots at or beyond [`TableSpec::slots`] are ignored by every method.
+#[derive(Debug)]
+pub struct TableWriter<M> {
+    pub(super) table: Table<M>,
+    pub(super) arena: Arena,
+    pub(super) nodes: Nodes,
+    pub(super) blocks: usize,
+    pub(super) held: u64,
+    pub(super) stats: TableStats,
+}
+
+/// What a writer did since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TableStats {
+    /// Blocks evicted because their endpoint was at its capacity.
+    pub evicted: u64,
+    /// Blocks given up by the fullest endpoint because the table was at its budget.
+    pub given_up: u64,
+    /// Insertions that failed although room was made.
+    pub refused: u64,
+    /// Entries dropped on recovery because they did not validate.
+    pub dropped: u64,
+    /// Holders whose place in the recency order was lost and that became the newest on recovery:
+    /// at most the one in flight when the predecessor died, unless the memory was damaged.
+    pub relinked: u64,
+}
+
+impl<M: WordsMut> TableWriter<M> {
+    /// Makes an empty table in `words`, which must all be zero (fresh anonymous memory, a new file).
+    ///
+    /// `seed` spreads the keys; a random one keeps clients from choosing where their blocks land.
+    ///
+    /// # Errors
+    /// If a size is out of range or the memory too short.
+    pub fn create(words: M, spec: &TableSpec, seed: u64) -> Result<Self, TableError> {
+        Ok(Self::over(Table::create(words, spec, seed)?))
+    }
+
+    /// Takes over the table that a predecessor left in `words`, wherever it stopped.
+    ///
+    /// Every entry is validated; what does not hold together is dropped and counted. Time is linear
+    /// in the size of the table.
+    ///
+    /// # Errors
+    /// If there is no complete table in the memory.
+    pub fn recover(words: M) -> Result<Self, TableError> {
+        let mut writer = Self::over(Table::open(words)?);
+        recover::rebuild(&mut writer);
+        Ok(writer)
+    }
+
+    fn over(table: Table<M>) -> Self {
+        let layout = table.layout;
+        Self {
+            table,
+            arena: Arena::new(&layout),
+            nodes: Nodes::new(&layout),
+            blocks: 0,
+            held: 0,
+            stats: TableStats::default(),
+        }
+    }
+
+    /// Fixes the capacity of an endpoint, in blocks. Only while it has none: a capacity is fixed at
+    /// the first use of a slot (the default one, if nothing was set) until the slot is cleared.
+    /// Returns whether it applied.
+    pub fn set_capacity(&mut self, slot: u16, blocks: NonZeroU32) -> bool {
+        if !self.serves(slot) || self.table.count(slot).1 != 0 {
+            return false;
+        }
+        self.table.set_count(slot, 0, blocks.get());
+        true
+    }
+
+    /// Makes `slot` a holder of every hash, front to back, each becoming its most recent; at
+    /// capacity the least recent goes. Returns how many it did not hold before.
+    pub fn insert_chain(&mut self, slot: u16, hashes: &[u64]) -> usize {
+        if !self.serves(slot) {
+            return 0;
+        }
+        hashes.iter().filter(|&&hash| self.insert(slot, hash)).count()
+    }
+
+    /// Ends the holding of one block. Returns whether the slot held it.
+    pub fn remove(&mut self, slot: u16, hash: u64) -> bool {
+        let Some(position) = self.table.find(hash) else { return false };
+        if !self.serves(slot) || !self.table.is_member(self.table.holders(position), slot) {
+            return false;
+        }
+        self.release(Held { position, slot });
+        true
+    }
+
+    /// Ends every holding of a slot and forgets its capacity: the slot is as if never used.
+    pub fn clear_slot(&mut self, slot: u16) {
+        if !self.serves(slot) {
+            return;
+        }
+        while self.release_oldest(slot) {}
+        self.table.set_count(slot, 0, 0);
+    }
+
+    /// Clears every slot. Readers go on meanwhile.
+    pub fn reset(&mut self) {
+        for slot in 0..self.table.layout.slots {
+            self.clear_slot(slot as u16);
+        }
+    }
+
+    /// Blocks held by a slot.
+    pub fn len(&self, slot: u16) -> usize {
+        if self.serves(slot) { self.table.count(slot).0 as usize } else { 0 }
+    }
+
+    /// Holdings over all slots: a block counts once per holder.
+    pub fn total(&self) -> u64 {
+        self.held
+    }
+
+    /// Distinct blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Bytes in use: words of occupied positions at the table's load limit, arena pages, and this
+    /// writer's private state for them.
+    pub fn bytes_in_use(&self) -> usize {
+        let layout = &self.table.layout;
+        let directory = self.blocks * (layout.arena_base - layout.overflow_base) * 8;
+        directory / layout.max_blocks() + self.arena.bytes() + self.nodes.bytes()
+    }
+
+    /// The blocks of a slot, least recent first.
+    pub fn iter(&self, slot: u16) -> impl Iterator<Item = u64> + '_ {
+        let first = if self.serves(slot) { self.table.oldest_newest(slot).0 } else { NIL };
+        let mut node = first;
+        std::iter::from_fn(move || {
+            let current = (node != NIL).then_some(node)?;
+            node = self.table.links(current).1;
+            Some(self.table.key(self.table.held(slot, current).position))
+        })
+    }
+
+    /// What was evicted, given up, refused and repaired.
+    pub fn stats(&self) -> TableStats {
+        self.stats
+    }
+
+    fn serves(&self, slot: u16) -> bool {
+        usize::from(slot) < self.table.layout.slots
+    }
+
+    /// Whether the slot did not hold the block before and does now.
+    fn insert(&mut self, slot: u16, hash: u64) -> bool {
+        if let Some(position) = self.table.find(hash) {
+            if self.table.is_member(self.table.holders(position), slot) {
+                self.refresh(Held { position, slot });
+                return false;
+            }
+        }
+        let (mut held, mut capacity) = self.table.count(slot);
+        if capacity == 0 {
+            capacity = self.table.default_capacity();
+            self.table.set_count(slot, held, capacity);
+        }
+        while held >= capacity && self.release_oldest(slot) {
+            self.stats.evicted += 1;
+            held = self.table.count(slot).0;
+        }
+        for _ in 0..ROUNDS {
+            if self.try_insert(slot, hash).is_ok() {
+                let held = self.table.count(slot).0;
+                self.table.set_count(slot, held + 1, capacity);
+                self.held += 1;
+                return true;
+            }
+            if !self.make_room() {
+                break;
+            }
+        }
+        self.stats.refused += 1;
+        false
+    }
+
+    fn try_insert(&mut self, slot: u16, hash: u64) -> Result<(), Full> {
+        let Some(position) = self.table.find(hash) else {
+            if self.blocks >= self.table.layout.max_blocks() {
+                return Err(Full);
+            }
+            let position = self.table.occupy(hash, slot).ok_or(Full)?;
+            self.table.append(slot, position as u32);
+            self.blocks += 1;
+            return Ok(());
+        };
+        let unit = self.arena.allocate(NODE).ok_or(Full)?;
+        if let Err(full) = self.table.add_member(&mut self.arena, position, slot) {
+            self.arena.free(NODE, unit);
+            return Err(full);
+        }
+        let held = Held { position, slot };
+        self.table.set_held(unit, held);
+        self.table.append(slot, unit | ARENA);
+        self.nodes.insert(held, unit);
+        Ok(())
+    }
+
+    fn refresh(&mut self, held: Held) {
+        let Some(node) = self.node(held) else { return };
+        if self.table.oldest_newest(held.slot).1 != node {
+            self.table.unlink(held.slot, node);
+            self.table.append(held.slot, node);
+        }
+    }
+
+    fn node(&self, held: Held) -> Option<u32> {
+        if self.table.holders(held.position).owner() == Some(held.slot) {
+            return Some(held.position as u32);
+        }
+        self.nodes.find(&self.table, held).map(|unit| unit | ARENA)
+    }
+
+    /// The endpoint that holds most (the lowest slot of equals) gives up its oldest blocks.
+    fn make_room(&mut self) -> bool {
+        let slots = 0..self.table.layout.slots as u16;
+        let fullest = slots.rev().max_by_key(|&slot| self.table.count(slot).0);
+        let Some(slot) = fullest else { return false };
+        let batch = self.table.count(slot).0.div_ceil(SHARE);
+        for _ in 0..batch {
+            self.stats.given_up += u64::from(self.release_oldest(slot));
+        }
+        batch > 0
+    }
+
+    fn release_oldest(&mut self, slot: u16) -> bool {
+        let (oldest, _) = self.table.oldest_newest(slot);
+        if oldest == NIL {
+            return false;
+        }
+        self.release(self.table.held(slot, oldest));
+        true
+    }
+
+    /// Ends one holding: first for readers, then in the recency list, then in private state.
+    pub(super) fn release(&mut self, held: Held) {
+        let Held { position, slot } = held;
+        let unit = match self.table.holders(position).owner() {
+            Some(owner) if owner == slot => None,
+            _ => match self.nodes.remove(&self.table, held) {
+                Some(unit) => Some(unit),
+                None => return,
+            },
+        };
+        self.table.remove_member(&mut self.arena, position, slot);
+        self.table.unlink(slot, unit.map_or(position as u32, |unit| unit | ARENA));
+        match unit {
+            Some(unit) => self.arena.free(NODE, unit),
+            None => self.inherit(position),
+        }
+        if self.table.holders(position).is_free() {
+            self.table.vacate(position);
+            self.blocks -= 1;
+        }
+        let (count, capacity) = self.table.count(slot);
+        self.table.set_count(slot, count.saturating_sub(1), capacity);
+        self.held -= 1;
+    }
+
+    /// Gives the embedded links of an entry without owner to one of its holders, which frees that
+    /// holder's node: a block with one holder never needs the arena.
+    pub(super) fn inherit(&mut self, position: usize) {
+        let Some(slot) = self.table.any_member(self.table.holders(position)) else { return };
+        let Some(unit) = self.nodes.remove(&self.table, Held { position, slot }) else { return };
+        self.table.set_owner(position, slot);
+        self.table.replace(slot, unit | ARENA, position as u32);
+        self.arena.free(NODE, unit);
+    }
+}
+
+impl<M: WordsMut + Clone> TableWriter<M> {
+    /// A reader of the same words.
+    pub fn reader(&self) -> TableReader<M> {
+        TableReader::over(self.table.clone())
+    }
+}
