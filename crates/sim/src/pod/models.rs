@@ -1,0 +1,120 @@
+//! The models a pod serves: one base model under several names, and LoRA adapters.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+
+use super::unix_time;
+use crate::{
+    config::{Config, lora::LoraModule},
+    engine::hash,
+};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Models {
+    /// The names of the base model; the first one is the one shown. Never empty.
+    names: Vec<Arc<str>>,
+    path: String,
+    max_model_len: u32,
+    hash_seed: String,
+    root: u64,
+    adapters: RwLock<Vec<Adapter>>,
+}
+
+#[derive(Clone, Debug)]
+struct Adapter {
+    name: Arc<str>,
+    path: String,
+    root: u64,
+}
+
+/// What a request's model name stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    /// The name that answers carry.
+    pub(crate) name: Arc<str>,
+    /// The adapter, unless it is the base model.
+    pub(crate) adapter: Option<Arc<str>>,
+    /// Start of its block keys.
+    pub(crate) root: u64,
+}
+
+impl Models {
+    pub(super) fn new(config: &Config) -> Self {
+        let given = config.served_model_name.iter().map(|name| Arc::from(name.as_str()));
+        let mut names: Vec<Arc<str>> = given.collect();
+        if names.is_empty() {
+            names.push(Arc::from(config.model.as_str()));
+        }
+        let models = Self {
+            root: hash::root(&config.hash_seed, &names[0]),
+            path: config.model.clone(),
+            max_model_len: config.max_model_len,
+            hash_seed: config.hash_seed.clone(),
+            adapters: RwLock::default(),
+            names,
+        };
+        for module in &config.lora_modules {
+            models.load(module);
+        }
+        models
+    }
+
+    /// The name shown in answers and metrics.
+    pub(crate) fn display(&self) -> &str {
+        &self.names[0]
+    }
+
+    /// The model called `name`.
+    pub(crate) fn find(&self, name: &str) -> Option<Served> {
+        if self.names.iter().any(|known| **known == *name) {
+            let name = Arc::clone(&self.names[0]);
+            return Some(Served { name, adapter: None, root: self.root });
+        }
+        let adapters = self.adapters.read();
+        let adapter = adapters.iter().find(|adapter| *adapter.name == *name)?;
+        Some(Served {
+            name: Arc::clone(&adapter.name),
+            adapter: Some(Arc::clone(&adapter.name)),
+            root: adapter.root,
+        })
+    }
+
+    /// Adds or replaces an adapter.
+    pub(crate) fn load(&self, module: &LoraModule) {
+        let adapter = Adapter {
+            name: Arc::from(module.name.as_str()),
+            path: module.path.clone(),
+            root: hash::root(&self.hash_seed, &module.name),
+        };
+        let mut adapters = self.adapters.write();
+        adapters.retain(|known| known.name != adapter.name);
+        adapters.push(adapter);
+    }
+
+    /// Forgets an adapter, if it is known.
+    pub(crate) fn unload(&self, name: &str) {
+        self.adapters.write().retain(|adapter| *adapter.name != *name);
+    }
+
+    pub(crate) fn has_adapters(&self) -> bool {
+        !self.adapters.read().is_empty()
+    }
+
+    /// The answer of `/v1/models`.
+    pub(crate) fn to_json(&self) -> Value {
+        let created = unix_time().as_secs();
+        let card = |id: &str, root: &str, parent: Option<&str>| {
+            json!({
+                "id": id, "object": "model", "created": created, "owned_by": "vllm",
+                "root": root, "parent": parent, "max_model_len": self.max_model_len,
+            })
+        };
+        let mut data: Vec<_> = self.names.iter().map(|name| card(name, &self.path, None)).collect();
+        let adapters = self.adapters.read();
+        data.extend(adapters.iter().map(|a| card(&a.name, &a.path, Some(self.display()))));
+        json!({"object": "list", "data": data})
+    }
+}
