@@ -1,0 +1,373 @@
+//! Numbers, digit by digit.
+//!
+//! The value is built as `serde_json` builds it by default (64-bit significand, decimal exponent,
+//! one table of powers of ten), in constant memory however many digits come: both agree bit for
+//! bit on every value and on which numbers are out of range.
+
+/// The value of a JSON number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Number {
+    /// Written with a fraction or an exponent, or too large for 64 bits, or `-0`.
+    Float(f64),
+    /// A negative integer.
+    Negative,
+    /// A non-negative integer.
+    Unsigned(u64),
+}
+
+impl Number {
+    /// The value if it is a whole number ≥ 0, however it is written (`2`, `2.0`, `2e0`); values
+    /// past `u64` saturate.
+    pub(crate) fn whole(self) -> Option<u64> {
+        match self {
+            Number::Unsigned(value) => Some(value),
+            Number::Float(value) if value >= 0.0 && value.fract() == 0.0 => Some(value as u64),
+            Number::Float(_) | Number::Negative => None,
+        }
+    }
+
+    /// The value if it is written as an integer and fits a token id.
+    pub(crate) fn token(self) -> Option<u32> {
+        match self {
+            Number::Unsigned(value) => u32::try_from(value).ok(),
+            Number::Float(_) | Number::Negative => None,
+        }
+    }
+}
+
+/// Why a number was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NumberFault {
+    /// A digit must stand here.
+    Digit,
+    /// The value exceeds a double.
+    Range,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// After `-`.
+    Sign,
+    /// After a leading `0`.
+    Zero,
+    Integer,
+    /// Integer digits that no longer fit the significand.
+    LongInteger,
+    /// After the point, before its first digit.
+    Point,
+    Fraction,
+    /// Fraction digits past the significand's precision.
+    LongFraction,
+    /// After `e`.
+    Exponent,
+    /// After the exponent's sign.
+    ExponentSign,
+    ExponentDigits,
+    /// The exponent itself overflowed.
+    ExponentOverflow,
+}
+
+/// A number in progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digits {
+    phase: Phase,
+    negative: bool,
+    exponent_negative: bool,
+    significand: u64,
+    /// Decimal exponent that the digits so far imply.
+    scale: i32,
+    exponent: i32,
+}
+
+impl Digits {
+    /// Starts with the first byte of a number: `-` or a digit.
+    pub(crate) fn start(first: u8) -> Self {
+        let phase = match first {
+            b'-' => Phase::Sign,
+            b'0' => Phase::Zero,
+            _ => Phase::Integer,
+        };
+        Self {
+            phase,
+            negative: first == b'-',
+            exponent_negative: false,
+            significand: u64::from(digit(first).unwrap_or(0)),
+            scale: 0,
+            exponent: 0,
+        }
+    }
+
+    /// Takes bytes of the number from the start of `bytes`: how many belong to it.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<usize, (usize, NumberFault)> {
+        for (at, &byte) in bytes.iter().enumerate() {
+            if !self.step(byte).map_err(|fault| (at, fault))? {
+                return Ok(at);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// The value, once the next byte is known not to belong to the number.
+    pub(crate) fn finish(&self) -> Result<Number, NumberFault> {
+        match self.phase {
+            Phase::Sign | Phase::Point | Phase::Exponent | Phase::ExponentSign => {
+                Err(NumberFault::Digit)
+            }
+            Phase::Zero | Phase::Integer => Ok(self.integer()),
+            Phase::LongInteger | Phase::Fraction | Phase::LongFraction => self.scaled(self.scale),
+            Phase::ExponentDigits => self.scaled(if self.exponent_negative {
+                self.scale.saturating_sub(self.exponent)
+            } else {
+                self.scale.saturating_add(self.exponent)
+            }),
+            Phase::ExponentOverflow if self.significand != 0 && !self.exponent_negative => {
+                Err(NumberFault::Range)
+            }
+            Phase::ExponentOverflow => Ok(Number::Float(self.signed(0.0))),
+        }
+    }
+
+    /// Takes one byte; false if it is not part of the number.
+    #[inline]
+    fn step(&mut self, byte: u8) -> Result<bool, NumberFault> {
+        let value = digit(byte);
+        self.phase = match (self.phase, value) {
+            (Phase::Integer, Some(value)) => match self.appended(value) {
+                Some(significand) => {
+                    self.significand = significand;
+                    Phase::Integer
+                }
+                None => {
+                    self.scale = 1;
+                    Phase::LongInteger
+                }
+            },
+            (Phase::Sign, Some(value)) => {
+                self.significand = u64::from(value);
+                if value == 0 { Phase::Zero } else { Phase::Integer }
+            }
+            (Phase::Zero, Some(_)) => return Err(NumberFault::Digit),
+            (Phase::LongInteger, Some(_)) => {
+                self.scale = self.scale.saturating_add(1);
+                Phase::LongInteger
+            }
+            (Phase::Point | Phase::Fraction, Some(value)) => match self.appended(value) {
+                Some(significand) => {
+                    self.significand = significand;
+                    self.scale = self.scale.saturating_sub(1);
+                    Phase::Fraction
+                }
+                None => Phase::LongFraction,
+            },
+            (Phase::LongFraction, Some(_)) => Phase::LongFraction,
+            (Phase::Exponent | Phase::ExponentSign, Some(value)) => {
+                self.exponent = i32::from(value);
+                Phase::ExponentDigits
+            }
+            (Phase::ExponentDigits, Some(value)) => {
+                match self.exponent.checked_mul(10).and_then(|e| e.checked_add(i32::from(value))) {
+                    Some(exponent) => {
+                        self.exponent = exponent;
+                        Phase::ExponentDigits
+                    }
+                    None => Phase::ExponentOverflow,
+                }
+            }
+            (Phase::ExponentOverflow, Some(_)) => Phase::ExponentOverflow,
+            (phase, None) => match (phase, byte) {
+                (Phase::Zero | Phase::Integer | Phase::LongInteger, b'.') => Phase::Point,
+                (
+                    Phase::Zero
+                    | Phase::Integer
+                    | Phase::LongInteger
+                    | Phase::Fraction
+                    | Phase::LongFraction,
+                    b'e' | b'E',
+                ) => Phase::Exponent,
+                (Phase::Exponent, b'+' | b'-') => {
+                    self.exponent_negative = byte == b'-';
+                    Phase::ExponentSign
+                }
+                (Phase::Sign | Phase::Point | Phase::Exponent | Phase::ExponentSign, _) => {
+                    return Err(NumberFault::Digit);
+                }
+                _ => return Ok(false),
+            },
+        };
+        Ok(true)
+    }
+
+    fn appended(&self, value: u8) -> Option<u64> {
+        self.significand.checked_mul(10)?.checked_add(u64::from(value))
+    }
+
+    fn integer(&self) -> Number {
+        if !self.negative {
+            return Number::Unsigned(self.significand);
+        }
+        if self.significand == 0 || self.significand > i64::MIN.unsigned_abs() {
+            return Number::Float(-(self.significand as f64));
+        }
+        Number::Negative
+    }
+
+    /// `significand · 10^exponent` in the steps that `serde_json` takes.
+    fn scaled(&self, mut exponent: i32) -> Result<Number, NumberFault> {
+        let mut value = self.significand as f64;
+        loop {
+            let size = exponent.unsigned_abs() as usize;
+            match (POWERS.get(size), exponent >= 0) {
+                (Some(power), true) => {
+                    value *= power;
+                    if value.is_infinite() {
+                        return Err(NumberFault::Range);
+                    }
+                    break;
+                }
+                (Some(power), false) => {
+                    value /= power;
+                    break;
+                }
+                (None, _) if value == 0.0 => break,
+                (None, true) => return Err(NumberFault::Range),
+                (None, false) => {
+                    value /= 1e308;
+                    exponent += 308;
+                }
+            }
+        }
+        Ok(Number::Float(self.signed(value)))
+    }
+
+    fn signed(&self, value: f64) -> f64 {
+        if self.negative { -value } else { value }
+    }
+}
+
+#[inline]
+fn digit(byte: u8) -> Option<u8> {
+    let value = byte.wrapping_sub(b'0');
+    (value < 10).then_some(value)
+}
+
+/// The powers of ten that a double holds.
+#[rustfmt::skip]
+static POWERS: [f64; 309] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
+    1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+    1e20, 1e21, 1e22, 1e23, 1e24, 1e25, 1e26, 1e27, 1e28, 1e29,
+    1e30, 1e31, 1e32, 1e33, 1e34, 1e35, 1e36, 1e37, 1e38, 1e39,
+    1e40, 1e41, 1e42, 1e43, 1e44, 1e45, 1e46, 1e47, 1e48, 1e49,
+    1e50, 1e51, 1e52, 1e53, 1e54, 1e55, 1e56, 1e57, 1e58, 1e59,
+    1e60, 1e61, 1e62, 1e63, 1e64, 1e65, 1e66, 1e67, 1e68, 1e69,
+    1e70, 1e71, 1e72, 1e73, 1e74, 1e75, 1e76, 1e77, 1e78, 1e79,
+    1e80, 1e81, 1e82, 1e83, 1e84, 1e85, 1e86, 1e87, 1e88, 1e89,
+    1e90, 1e91, 1e92, 1e93, 1e94, 1e95, 1e96, 1e97, 1e98, 1e99,
+    1e100, 1e101, 1e102, 1e103, 1e104, 1e105, 1e106, 1e107, 1e108, 1e109,
+    1e110, 1e111, 1e112, 1e113, 1e114, 1e115, 1e116, 1e117, 1e118, 1e119,
+    1e120, 1e121, 1e122, 1e123, 1e124, 1e125, 1e126, 1e127, 1e128, 1e129,
+    1e130, 1e131, 1e132, 1e133, 1e134, 1e135, 1e136, 1e137, 1e138, 1e139,
+    1e140, 1e141, 1e142, 1e143, 1e144, 1e145, 1e146, 1e147, 1e148, 1e149,
+    1e150, 1e151, 1e152, 1e153, 1e154, 1e155, 1e156, 1e157, 1e158, 1e159,
+    1e160, 1e161, 1e162, 1e163, 1e164, 1e165, 1e166, 1e167, 1e168, 1e169,
+    1e170, 1e171, 1e172, 1e173, 1e174, 1e175, 1e176, 1e177, 1e178, 1e179,
+    1e180, 1e181, 1e182, 1e183, 1e184, 1e185, 1e186, 1e187, 1e188, 1e189,
+    1e190, 1e191, 1e192, 1e193, 1e194, 1e195, 1e196, 1e197, 1e198, 1e199,
+    1e200, 1e201, 1e202, 1e203, 1e204, 1e205, 1e206, 1e207, 1e208, 1e209,
+    1e210, 1e211, 1e212, 1e213, 1e214, 1e215, 1e216, 1e217, 1e218, 1e219,
+    1e220, 1e221, 1e222, 1e223, 1e224, 1e225, 1e226, 1e227, 1e228, 1e229,
+    1e230, 1e231, 1e232, 1e233, 1e234, 1e235, 1e236, 1e237, 1e238, 1e239,
+    1e240, 1e241, 1e242, 1e243, 1e244, 1e245, 1e246, 1e247, 1e248, 1e249,
+    1e250, 1e251, 1e252, 1e253, 1e254, 1e255, 1e256, 1e257, 1e258, 1e259,
+    1e260, 1e261, 1e262, 1e263, 1e264, 1e265, 1e266, 1e267, 1e268, 1e269,
+    1e270, 1e271, 1e272, 1e273, 1e274, 1e275, 1e276, 1e277, 1e278, 1e279,
+    1e280, 1e281, 1e282, 1e283, 1e284, 1e285, 1e286, 1e287, 1e288, 1e289,
+    1e290, 1e291, 1e292, 1e293, 1e294, 1e295, 1e296, 1e297, 1e298, 1e299,
+    1e300, 1e301, 1e302, 1e303, 1e304, 1e305, 1e306, 1e307, 1e308,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Number, NumberFault> {
+        let bytes = text.as_bytes();
+        let mut digits = Digits::start(bytes[0]);
+        let taken = digits.feed(&bytes[1..]).map_err(|(_, fault)| fault)?;
+        assert_eq!(taken + 1, bytes.len(), "{text}");
+        digits.finish()
+    }
+
+    #[test]
+    fn values_equal_those_of_serde_json() {
+        let nines = "9".repeat(400);
+        let zeros = format!("0.{}1e350", "0".repeat(340));
+        for text in [
+            "0",
+            "-0",
+            "7",
+            "-7",
+            "18446744073709551615",
+            "18446744073709551616",
+            "184467440737095516159.5",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "1.5",
+            "0.1e1",
+            "1e2",
+            "1E+2",
+            "123e-5",
+            "1e308",
+            "1e309",
+            "1.7976931348623157e308",
+            "1.7976931348623159e308",
+            "-1e309",
+            "0e999999999999",
+            "1e-999999999999",
+            "1e99999999999",
+            "4.9e-324",
+            "1e-400",
+            "12345678901234567890123456789e-310",
+            "0.30000000000000004",
+            "3.14159265358979323846264338327950288",
+            nines.as_str(),
+            zeros.as_str(),
+        ] {
+            let want: Option<serde_json::Number> = serde_json::from_str(text).ok();
+            match (parse(text), want) {
+                (Ok(Number::Unsigned(value)), Some(want)) => {
+                    assert_eq!(want.as_u64(), Some(value), "{text}");
+                }
+                (Ok(Number::Negative), Some(want)) => {
+                    assert!(want.as_i64().is_some_and(|want| want < 0), "{text}");
+                }
+                (Ok(Number::Float(value)), Some(want)) => {
+                    assert!(want.is_f64(), "{text}");
+                    let want = want.as_f64().expect("a double");
+                    assert_eq!(want.to_bits(), value.to_bits(), "{text}");
+                }
+                (Err(NumberFault::Range), None) => {}
+                (ours, theirs) => panic!("{text}: {ours:?} against {theirs:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_digit_must_stand_where_the_grammar_wants_one() {
+        for text in ["-", "-a", "01", "-01", "1.", "1.e5", "1e", "1e+", "1e+-2", "1.5e"] {
+            assert_eq!(parse(text), Err(NumberFault::Digit), "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_and_tokens() {
+        assert_eq!(parse("2e1").expect("valid").whole(), Some(20));
+        assert_eq!(parse("2.5").expect("valid").whole(), None);
+        assert_eq!(parse("-0.0").expect("valid").whole(), Some(0));
+        assert_eq!(parse("1e300").expect("valid").whole(), Some(u64::MAX));
+        assert_eq!(parse("-3").expect("valid").whole(), None);
+        assert_eq!(parse("4294967295").expect("valid").token(), Some(u32::MAX));
+        assert_eq!(parse("4294967296").expect("valid").token(), None);
+        assert_eq!(parse("1.0").expect("valid").token(), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! The meaning of a body: which values are the model, the prompt, the limits.
+
+mod chat;
+mod extract;
+mod fields;
+mod limits;
+mod part;
+mod prompt;
+mod replay;
+mod scanner;
+mod slot;
+
+pub use fields::Summary;
+pub use limits::{ImageRule, Limits, MediaRules, VideoEstimate};
+pub use scanner::Scanner;
+
+/// Which API a body belongs to: decides what is looked for and what is required.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `…/chat/completions`: `messages` is required.
+    ChatCompletions,
+    /// `…/completions` and any path that is not recognised: `prompt` is required.
+    Completions,
+}

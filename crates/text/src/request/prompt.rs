@@ -1,0 +1,137 @@
+//! `prompt` of a completion request: a string, a list of strings, or a list of token ids.
+
+use super::Limits;
+use super::slot::Slot;
+use crate::error::{Bounded, RequestError, ScanError};
+use crate::json::{Kind, Number};
+use crate::sink::Sink;
+
+/// What `prompt` turned out to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Shape {
+    /// Absent, null, or empty so far.
+    #[default]
+    Empty,
+    Ids,
+    /// Another type, or a list of mixed or other types.
+    Invalid,
+    Strings,
+    Text,
+}
+
+/// The state of `prompt`.
+///
+/// A second `prompt` key replaces the first: the sink has then seen the wrong text, which
+/// [`is_stale`](Prompt::is_stale) says; nothing more is sent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prompt {
+    shape: Shape,
+    seen: bool,
+    stale: bool,
+    count: usize,
+}
+
+impl Prompt {
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The sink must see the last `prompt` anew.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn verdict(&self) -> Result<(), RequestError> {
+        match self.shape {
+            Shape::Empty | Shape::Invalid => Err(RequestError::Prompt),
+            Shape::Ids | Shape::Strings | Shape::Text => Ok(()),
+        }
+    }
+
+    pub(crate) fn open(
+        &mut self,
+        slot: Slot,
+        kind: Kind,
+        limits: &Limits,
+        sink: &mut impl Sink,
+    ) -> Result<(), ScanError> {
+        match slot {
+            Slot::Prompt => {
+                self.stale |= self.seen;
+                self.seen = true;
+                self.count = 0;
+                self.shape = match kind {
+                    Kind::Array | Kind::Null | Kind::String => Shape::Empty,
+                    _ => Shape::Invalid,
+                };
+                if kind == Kind::String {
+                    self.begin(limits, sink)?;
+                }
+            }
+            Slot::PromptItem => match (self.shape, kind) {
+                (Shape::Empty | Shape::Strings, Kind::String) => {
+                    self.shape = Shape::Strings;
+                    self.begin(limits, sink)?;
+                }
+                (Shape::Empty, Kind::Number) => {
+                    self.shape = Shape::Ids;
+                    self.begin(limits, sink)?;
+                }
+                (Shape::Ids, Kind::Number) => {}
+                _ => self.shape = Shape::Invalid,
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn text(&mut self, slot: Slot, piece: &[u8], sink: &mut impl Sink) {
+        match (slot, self.shape) {
+            (Slot::Prompt, _) => self.shape = Shape::Text,
+            (Slot::PromptItem, Shape::Strings) => {}
+            _ => return,
+        }
+        if !self.stale {
+            sink.text(piece);
+        }
+    }
+
+    pub(crate) fn number(&mut self, number: Number, sink: &mut impl Sink) {
+        if self.shape != Shape::Ids {
+            return;
+        }
+        match number.token() {
+            Some(id) if !self.stale => sink.token_ids(&[id]),
+            Some(_) => {}
+            None => self.shape = Shape::Invalid,
+        }
+    }
+
+    pub(crate) fn close(&mut self, slot: Slot, kind: Kind, sink: &mut impl Sink) {
+        let ends = match slot {
+            Slot::Prompt => kind == Kind::String || self.shape == Shape::Ids,
+            Slot::PromptItem => kind == Kind::String && self.shape == Shape::Strings,
+            _ => false,
+        };
+        if ends && !self.stale {
+            sink.end_prompt();
+        }
+    }
+
+    fn begin(&mut self, limits: &Limits, sink: &mut impl Sink) -> Result<(), ScanError> {
+        self.count += 1;
+        if self.count > limits.prompts {
+            let limit = limits.prompts;
+            return Err(ScanError::TooLarge { what: Bounded::Prompts, limit });
+        }
+        if !self.stale {
+            sink.begin_prompt();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The writer: Go's `encoding/json`, byte for byte.
+//!
+//! * Keys are sorted by bytes; of equal keys the last one stays.
+//! * Numbers are doubles in their shortest form: plain from 1e-6 up to 1e21, otherwise with an
+//!   exponent (`1e+21`, `1e-7`). Integers above 2^53 lose precision, as they do in the reference.
+//! * `<`, `>`, `&`, U+2028, U+2029 and control characters are written as `\u00xx`, the usual five
+//!   controls as `\b \f \n \r \t`.
+
+use std::io::Write as _;
+
+use super::tree::{Node, Tree, double};
+use crate::json::Kind;
+
+impl Tree {
+    /// Appends the value to `out`. Recursion is as deep as the value, hence bounded by the lexer.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        if let Some(root) = self.root() {
+            self.value(root, out);
+        }
+    }
+
+    fn value(&self, node: &Node, out: &mut Vec<u8>) {
+        match node.kind {
+            Kind::Array => self.array(node, out),
+            Kind::False => out.extend_from_slice(b"false"),
+            Kind::Null => out.extend_from_slice(b"null"),
+            Kind::Number => number(double(self.slice(&node.scalar)), out),
+            Kind::Object => self.object(node, out),
+            Kind::String => string(self.slice(&node.scalar), out),
+            Kind::True => out.extend_from_slice(b"true"),
+        }
+    }
+
+    fn array(&self, node: &Node, out: &mut Vec<u8>) {
+        let items: Vec<&Node> = self.children_backwards(node).collect();
+        out.push(b'[');
+        for (index, item) in items.iter().rev().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.value(item, out);
+        }
+        out.push(b']');
+    }
+
+    fn object(&self, node: &Node, out: &mut Vec<u8>) {
+        let mut members: Vec<&Node> = self.children_backwards(node).collect();
+        // Stable: among equal keys the last one of the body comes first and is kept.
+        members.sort_by_key(|member| self.slice(&member.key));
+        members.dedup_by_key(|member| self.slice(&member.key));
+        out.push(b'{');
+        for (index, member) in members.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            string(self.slice(&member.key), out);
+            out.push(b':');
+            self.value(member, out);
+        }
+        out.push(b'}');
+    }
+}
+
+fn number(value: f64, out: &mut Vec<u8>) {
+    let size = value.abs();
+    // Writing to a vector cannot fail.
+    let _ = if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let text = format!("{value:e}");
+        match text.split_once('e') {
+            Some((digits, exponent)) if !exponent.starts_with('-') => {
+                write!(out, "{digits}e+{exponent}")
+            }
+            _ => write!(out, "{text}"),
+        }
+    } else {
+        write!(out, "{value}")
+    };
+}
+
+fn string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut plain = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        let (escape, len): (&[u8], usize) = match byte {
+            b'"' => (b"\\\"", 1),
+            b'\\' => (b"\\\\", 1),
+            0x08 => (b"\\b", 1),
+            0x0c => (b"\\f", 1),
+            b'\n' => (b"\\n", 1),
+            b'\r' => (b"\\r", 1),
+            b'\t' => (b"\\t", 1),
+            b'<' => (b"\\u003c", 1),
+            b'>' => (b"\\u003e", 1),
+            b'&' => (b"\\u0026", 1),
+            0xe2 if text[at..].starts_with("\u{2028}".as_bytes()) => (b"\\u2028", 3),
+            0xe2 if text[at..].starts_with("\u{2029}".as_bytes()) => (b"\\u2029", 3),
+            0..b' ' => {
+                out.extend_from_slice(&text[plain..at]);
+                let _ = write!(out, "\\u{byte:04x}");
+                plain = at + 1;
+                continue;
+            }
+            _ => continue,
+        };
+        out.extend_from_slice(&text[plain..at]);
+        out.extend_from_slice(escape);
+        plain = at + len;
+    }
+    out.extend_from_slice(&text[plain..]);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::{Events, Lexer, Number};
+
+    struct Build<'a>(&'a mut Tree);
+
+    impl Events for Build<'_> {
+        fn open(&mut self, kind: Kind, _at: u64) {
+            self.0.open(kind);
+        }
+        fn close(&mut self, kind: Kind, _end: u64) {
+            self.0.close(kind);
+        }
+        fn key(&mut self, piece: &[u8], _last: bool) {
+            self.0.key(piece);
+        }
+        fn text(&mut self, piece: &[u8]) {
+            self.0.scalar(piece);
+        }
+        fn digits(&mut self, piece: &[u8]) {
+            self.0.scalar(piece);
+        }
+        fn number(&mut self, _number: Number) {}
+    }
+
+    fn rewrite(json: &str, step: usize) -> String {
+        let mut tree = Tree::default();
+        tree.reset(1 << 20);
+        let mut lexer = Lexer::new(0);
+        for chunk in json.as_bytes().chunks(step) {
+            lexer.feed(chunk, &mut Build(&mut tree)).expect("valid");
+        }
+        lexer.finish(&mut Build(&mut tree)).expect("complete");
+        let mut out = Vec::new();
+        tree.write(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    /// Pairs produced by Go 1.22+: `json.Unmarshal` into `any`, then `json.Marshal`.
+    #[test]
+    fn equals_encoding_json() {
+        for (json, want) in [
+            (r#" { "b" : 1 , "a" : [ ] } "#, r#"{"a":[],"b":1}"#),
+            (r#"{"a":1,"b":2,"a":3}"#, r#"{"a":3,"b":2}"#),
+            (r#"{"":1,"Z":2,"é":3,"a":4}"#, r#"{"":1,"Z":2,"a":4,"é":3}"#),
+            (
+                r#"[1.0,1e2,-0,0.1,1e21,1e20,1e-6,1e-7]"#,
+                "[1,100,-0,0.1,1e+21,100000000000000000000,0.000001,1e-7]",
+            ),
+            ("[12345678901234567890,1.5e300,-2.5e-10]", "[12345678901234567000,1.5e+300,-2.5e-10]"),
+            ("[\"<a&b>\\u2028\\u2029\"]", r#"["\u003ca\u0026b\u003e\u2028\u2029"]"#),
+            (r#"["\u0001\b\f\n\r\t\/\"\\\u007f"]"#, "[\"\\u0001\\b\\f\\n\\r\\t/\\\"\\\\\u{7f}\"]"),
+            (r#"["\ud834\udd1e €"]"#, "[\"𝄞 €\"]"),
+            ("[true,false,null,{}]", "[true,false,null,{}]"),
+        ] {
+            for step in 1..=json.len() {
+                assert_eq!(rewrite(json, step), want, "{json} in steps of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bound_is_kept() {
+        let mut tree = Tree::default();
+        tree.reset(100);
+        tree.open(Kind::Array);
+        for _ in 0..1000 {
+            tree.open(Kind::String);
+            tree.scalar(b"0123456789");
+            tree.close(Kind::String);
+        }
+        assert!(tree.overflowed());
+        let mut out = Vec::new();
+        tree.write(&mut out);
+        assert!(out.len() < 100);
+    }
+}

@@ -1,0 +1,249 @@
+//! What a body means, by way of a document.
+
+use inlane_text::{Api, CollectedPrompt, Feature, Modality};
+use serde_json::Value;
+use xxhash_rust::xxh64::xxh64;
+
+use super::{BLOCK_BYTES, BLOCK_TOKENS, Outcome};
+
+/// The default of `Limits::media_tokens`.
+const MEDIA_TOKENS: u32 = 1 << 20;
+
+/// The bytes of one prompt as tokens and as plain bytes.
+#[derive(Default)]
+struct Packed {
+    bytes: Vec<u8>,
+    plain: Vec<u8>,
+    features: Vec<Feature>,
+}
+
+impl Packed {
+    fn text(&mut self, text: &str) {
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.plain.extend_from_slice(text.as_bytes());
+    }
+
+    fn media(&mut self, modality: Modality, data: &str, tokens: u32) {
+        if data.is_empty() {
+            return;
+        }
+        let taken: u32 = self.features.iter().map(|feature| feature.length).sum();
+        let tokens = tokens.min(MEDIA_TOKENS.saturating_sub(taken)).max(1);
+        let hash = xxh64(data.as_bytes(), 0);
+        self.pad();
+        let offset = self.bytes.len() as u64 / 4;
+        self.features.push(Feature { modality, hash, offset, length: tokens });
+        for _ in 0..tokens {
+            self.bytes.extend_from_slice(&(hash as u32).to_le_bytes());
+        }
+        self.plain.extend_from_slice(&hash.to_le_bytes());
+    }
+
+    fn pad(&mut self) {
+        while !self.bytes.len().is_multiple_of(4) {
+            self.bytes.push(0);
+        }
+    }
+}
+
+/// `None` if the body is refused.
+pub fn read(api: Api, body: &[u8]) -> Option<Outcome> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.as_object()?;
+    let prompts = match api {
+        Api::ChatCompletions => vec![chat(&body)?],
+        Api::Completions => completion(&body["prompt"])?,
+    };
+    let caps: &[&str] = match api {
+        Api::ChatCompletions => &["max_completion_tokens", "max_tokens"],
+        Api::Completions => &["max_tokens"],
+    };
+    let hashes = |block: usize, bytes: &[u8]| bytes.chunks(block).map(|b| xxh64(b, 0)).collect();
+    let blocks = [
+        prompts.iter().map(|prompt| hashes(BLOCK_TOKENS * 4, &prompt.bytes)).collect(),
+        prompts.iter().map(|prompt| hashes(BLOCK_BYTES, &prompt.plain)).collect(),
+    ];
+    Some(Outcome {
+        model: body["model"].as_str().unwrap_or_default().to_owned(),
+        stream: body["stream"] == true,
+        include_usage: body["stream_options"]["include_usage"] == true,
+        max_tokens: caps.iter().find_map(|key| whole(&body[*key])),
+        n: whole(&body["n"]),
+        cache_salt: body["cache_salt"].as_str().unwrap_or_default().to_owned(),
+        prompts: prompts
+            .into_iter()
+            .map(|prompt| CollectedPrompt {
+                tokens: prompt
+                    .bytes
+                    .chunks(4)
+                    .map(|word| u32::from_le_bytes(word.try_into().unwrap()))
+                    .collect(),
+                features: prompt.features,
+            })
+            .collect(),
+        blocks,
+    })
+}
+
+fn whole(value: &Value) -> Option<u64> {
+    let value = value.as_number()?;
+    value.as_u64().or_else(|| {
+        let value = value.as_f64().filter(|value| *value >= 0.0 && value.trunc() == *value)?;
+        Some(value as u64)
+    })
+}
+
+fn completion(prompt: &Value) -> Option<Vec<Packed>> {
+    let string = |text: &str| {
+        let mut packed = Packed::default();
+        packed.text(text);
+        packed.pad();
+        packed
+    };
+    match prompt {
+        Value::String(text) if !text.is_empty() => Some(vec![string(text)]),
+        Value::Array(items) if items.is_empty() => None,
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            Some(items.iter().map(|item| string(item.as_str().unwrap())).collect())
+        }
+        Value::Array(items) => {
+            let mut packed = Packed::default();
+            for item in items {
+                let id = u32::try_from(item.as_u64()?).ok()?;
+                packed.bytes.extend_from_slice(&id.to_le_bytes());
+                packed.plain.extend_from_slice(&id.to_le_bytes());
+            }
+            Some(vec![packed])
+        }
+        _ => None,
+    }
+}
+
+/// A string, or empty for null and absent; `None` for anything else.
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::Null => Some(""),
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// An object, or null.
+fn object(value: &Value) -> Option<&Value> {
+    (value.is_null() || value.is_object()).then_some(value)
+}
+
+fn chat(body: &Value) -> Option<Packed> {
+    let messages = body["messages"].as_array().filter(|messages| !messages.is_empty())?;
+    let mut packed = Packed::default();
+    if let Some(tools) = body["tools"].as_array().filter(|tools| !tools.is_empty()) {
+        let mut json = String::new();
+        go_json(&Value::Array(tools.clone()), &mut json);
+        packed.text(&json);
+    }
+    for message in messages {
+        message.as_object()?;
+        packed.text(text(&message["role"])?);
+        let parts = match &message["content"] {
+            Value::Array(parts) => parts.as_slice(),
+            content => {
+                packed.text(text(content)?);
+                &[]
+            }
+        };
+        for part in parts {
+            part.as_object()?;
+            let words = text(&part["text"])?;
+            let image = text(&object(&part["image_url"])?["url"])?;
+            let audio = object(&part["input_audio"])?;
+            let (data, format) = (text(&audio["data"])?, text(&audio["format"])?);
+            let video = text(&object(&part["video_url"])?["url"])?;
+            match text(&part["type"])? {
+                "text" => packed.text(words),
+                "image_url" => packed.media(Modality::Image, image, image_tokens(image)),
+                "input_audio" => {
+                    let tokens = (data.len() + format.len()).div_ceil(4) as u32;
+                    packed.media(Modality::Audio, data, tokens);
+                }
+                "video_url" => packed.media(Modality::Video, video, 4500),
+                _ => {}
+            }
+        }
+    }
+    packed.pad();
+    Some(packed)
+}
+
+/// A PNG of 64 by 48 pixels, the one kind of image that the generator knows.
+pub const SMALL_PNG: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAA=";
+
+fn image_tokens(url: &str) -> u32 {
+    let tokens = png_size(url).map_or(225, |(width, height)| width * height / 1024);
+    u32::try_from(tokens).unwrap_or(u32::MAX).max(1)
+}
+
+fn png_size(url: &str) -> Option<(u64, u64)> {
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (prefix, data) = url.split_once(',')?;
+    let is_data = prefix.get(..5)?.eq_ignore_ascii_case("data:") && prefix.ends_with(";base64");
+    let bits: String = data
+        .replace(['\n', '\r'], "")
+        .replace('-', "+")
+        .replace('_', "/")
+        .chars()
+        .map_while(|character| ALPHABET.find(character))
+        .map(|value| format!("{value:06b}"))
+        .collect();
+    let byte = |at: usize| u8::from_str_radix(bits.get(8 * at..8 * at + 8)?, 2).ok();
+    let bytes: Option<Vec<u8>> = (0..24).map(byte).collect();
+    let bytes = bytes.filter(|_| is_data && prefix.len() <= 128)?;
+    let is_png = bytes.starts_with(b"\x89PNG\r\n\x1a\n") && &bytes[12..16] == b"IHDR";
+    let word = |at: usize| u64::from(u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()));
+    is_png.then(|| (word(16), word(20)))
+}
+
+/// Keys sorted, numbers as doubles, the escapes of Go.
+pub fn go_json(value: &Value, out: &mut String) {
+    match value {
+        Value::Number(number) => out.push_str(&number.as_f64().unwrap().to_string()),
+        Value::String(text) => go_string(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index > 0 { "," } else { "" });
+                go_json(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|member| member.0);
+            out.push('{');
+            for (index, (key, item)) in members.iter().enumerate() {
+                out.push_str(if index > 0 { "," } else { "" });
+                go_string(key, out);
+                out.push(':');
+                go_json(item, out);
+            }
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn go_string(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04x}", character as u32));
+            }
+            // The shortest escapes, which serde_json uses too.
+            _ => {
+                let quoted = serde_json::to_string(&character).unwrap();
+                out.push_str(&quoted[1..quoted.len() - 1]);
+            }
+        }
+    }
+    out.push('"');
+}
