@@ -10,8 +10,8 @@
 //!
 //! Cost: every method is one instruction or a plain loop of them once inlined.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// An array of words that may be changed by others at any time and is read with atomic loads only.
 ///
