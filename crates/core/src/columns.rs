@@ -190,6 +190,11 @@ impl Columns {
         self.len == 0
     }
 
+    /// Number of columns of an attribute kind that have been made.
+    pub fn count<T: Attribute>(&self) -> u16 {
+        T::table(self).columns.len() as u16
+    }
+
     /// The values of an attribute column; empty when the column was never made.
     pub fn get<T: Attribute>(&self, col: Col<T>) -> &[Option<T>] {
         T::table(self).columns.get(col.index as usize).map_or(&[], Vec::as_slice)

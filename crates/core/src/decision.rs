@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::effect::PluginIx;
 use crate::endpoint::EndpointIx;
 
 /// Index of a scheduling profile in the loaded configuration.
@@ -56,6 +57,42 @@ pub enum ScheduleError {
     /// The profile handler ran nothing or could not make a result (429, no reason).
     #[error("failed to find target endpoint: {0}")]
     Handler(String),
+    /// The handler named a result without a target (500).
+    #[error("results must be greater than zero")]
+    EmptyResult,
+    /// The client asked for a warm cache only (`prefer: if-available`), and there is none (412).
+    #[error("no decode worker has the requested KV cache")]
+    NotCached,
+}
+
+/// A schedule error as HTTP says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpError {
+    /// Status code.
+    pub status: u16,
+    /// Name of the error code, part of the body.
+    pub code: &'static str,
+    /// Value of the response header `x-llm-d-request-dropped-reason`, when there is one.
+    pub drop_reason: Option<&'static str>,
+}
+
+impl ScheduleError {
+    /// How the error is answered.
+    pub fn http(&self) -> HttpError {
+        let error = |status, code, drop_reason| HttpError { status, code, drop_reason };
+        match self {
+            Self::NoEndpoints => error(503, "ServiceUnavailable", Some("rejected-no-endpoints")),
+            Self::Filtered { .. } => error(429, "ResourceExhausted", Some("rejected-saturated")),
+            Self::Handler(_) => error(429, "ResourceExhausted", None),
+            Self::EmptyResult => error(500, "Internal", None),
+            Self::NotCached => error(412, "PreconditionFailed", None),
+        }
+    }
+
+    /// The body of the answer, text.
+    pub fn body(&self) -> String {
+        format!("inference error: {} - {self}", self.http().code)
+    }
 }
 
 /// What one profile did. Vectors are reused between requests.
@@ -79,8 +116,8 @@ pub struct ProfileRun {
     pub targets: Vec<EndpointIx>,
     /// Targets, then the other candidates by total: where a retry goes next. At most [`RANKING`].
     pub ranking: Vec<EndpointIx>,
-    /// Plugins that failed and were ignored: position in the profile's scorers and the error.
-    pub errors: Vec<(u16, PluginError)>,
+    /// Plugins that failed and were ignored.
+    pub errors: Vec<(PluginIx, PluginError)>,
 }
 
 impl ProfileRun {
@@ -123,5 +160,29 @@ impl Decision {
     /// The destination: the first target of the primary profile.
     pub fn target(&self) -> Option<EndpointIx> {
         self.primary_run()?.targets.first().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_answered_as_documented() {
+        let filtered = ScheduleError::Filtered { profile: "decode".into() };
+        assert_eq!(
+            filtered.body(),
+            "inference error: ResourceExhausted - no endpoints available for the given request"
+        );
+        assert_eq!(filtered.http().drop_reason, Some("rejected-saturated"));
+        assert_eq!(
+            ScheduleError::NoEndpoints.body(),
+            "inference error: ServiceUnavailable - failed to find endpoint candidates for serving \
+             the request"
+        );
+        let handler = ScheduleError::Handler("nothing ran".into());
+        assert_eq!((handler.http().status, handler.http().drop_reason), (429, None));
+        assert_eq!(ScheduleError::EmptyResult.http().status, 500);
+        assert_eq!(ScheduleError::NotCached.http().status, 412);
     }
 }

@@ -12,6 +12,9 @@
 //! * [`plugin`] has the traits: filters, scorers, pickers, profile handlers, data producers,
 //!   scrapers, and the hooks around a call.
 //! * [`registry`] maps type names of the configuration to the plugins behind them.
+//! * [`config`] loads configuration documents.
+//! * [`plan`] is a configuration applied to a pool, ready for decisions.
+//! * [`cycle`] makes them.
 //! * [`decision`] is the outcome, with everything needed to explain it.
 //! * [`effect`] is what a decision asks its caller to do: book an endpoint, remember a prefix,
 //!   set a header.
@@ -22,9 +25,12 @@
 #![forbid(unsafe_code)]
 
 pub mod columns;
+pub mod config;
+pub mod cycle;
 pub mod decision;
 pub mod effect;
 pub mod endpoint;
+pub mod plan;
 pub mod plugin;
 pub mod registry;
 pub mod request;

@@ -386,10 +386,38 @@ pub trait Extraction: Send {
     fn finish(self: Box<Self>, row: &mut MetricsRow) -> Result<(), PluginError>;
 }
 
+/// What a plugin is for outside the cycle. The cycle never calls such a part; configuration
+/// loading checks that a reference names a plugin that plays it, and whoever carries it out finds
+/// the instance and its parameters in the loaded configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// Source of endpoint data (`dataLayer.sources`).
+    DataSource,
+    /// Takes facts out of what a source delivers (`dataLayer.sources[].extractors`).
+    Extractor,
+    /// Finds endpoints (`dataLayer.discovery`).
+    Discovery,
+    /// Reads request bodies (`requestHandler.parsers`).
+    Parser,
+    /// Says how full the pool is (`flowControl.saturationDetector`).
+    SaturationDetector,
+    /// Orders flows of one priority (`fairnessPolicyRef`).
+    FairnessPolicy,
+    /// Orders the requests of one flow (`orderingPolicyRef`).
+    OrderingPolicy,
+    /// Limits how much of the pool a priority may use (`usageLimitPolicyPluginRef`).
+    UsageLimitPolicy,
+    /// Shares state between replicas (`dataLayer.crossReplicaSyncerPluginRef`).
+    CrossReplicaSyncer,
+}
+
 /// The roles that one plugin instance plays.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Roles {
+    /// What the plugin is for outside the cycle.
+    pub parts: Vec<Part>,
     /// As filter.
     pub filter: Option<Arc<dyn Filter>>,
     /// As scorer.
@@ -408,6 +436,20 @@ pub struct Roles {
     pub after_response: Option<Arc<dyn AfterResponse>>,
     /// As scraper.
     pub scraper: Option<Arc<dyn Scraper>>,
+}
+
+impl Roles {
+    /// Adds a part outside the cycle.
+    #[must_use]
+    pub fn part(mut self, part: Part) -> Self {
+        self.parts.push(part);
+        self
+    }
+
+    /// Whether the plugin plays `part`.
+    pub fn plays(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
 }
 
 macro_rules! role_constructors {

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::columns::{Attribute, Col};
+use crate::config::source;
 use crate::effect::PluginIx;
 use crate::plugin::Roles;
 use crate::state::{CycleData, StateLayout, StateSlot};
@@ -94,9 +96,10 @@ impl Params {
     pub fn decode<T: DeserializeOwned + Default>(&self) -> Result<T, BuildError> {
         match &self.0 {
             None => Ok(T::default()),
-            Some(value) => {
-                serde_yaml::from_value(value.clone()).map_err(|e| BuildError::new(e.to_string()))
-            }
+            Some(value) => source::decode(value.clone(), "").map_err(|fault| BuildError {
+                field: Some(fault.path).filter(|path| !path.is_empty()),
+                message: fault.message,
+            }),
         }
     }
 }
@@ -118,13 +121,26 @@ impl fmt::Debug for KeptState {
 impl KeptState {
     /// The state under `key`, made with `make` when it is new or of another type.
     pub fn get_or<T: Any + Send + Sync>(&self, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+        let Ok(state) = self.try_get_or(key, || Ok::<_, Infallible>(make()));
+        state
+    }
+
+    /// Like [`get_or`](Self::get_or), for a state that may fail to be made.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn try_get_or<T: Any + Send + Sync, E>(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = states.get(key).and_then(|s| Arc::clone(s).downcast().ok()) {
-            return found;
+            return Ok(found);
         }
-        let made = Arc::new(make());
+        let made = Arc::new(make()?);
         states.insert(key.to_owned(), Arc::<T>::clone(&made));
-        made
+        Ok(made)
     }
 
     /// The states of type `T`, by key.
@@ -160,9 +176,22 @@ impl fmt::Display for DataKey {
     }
 }
 
+/// A producer that another instance wants to exist, because its own parameters configure it.
+#[derive(Debug, Clone)]
+pub struct NewProducer {
+    /// Registered type.
+    pub type_name: &'static str,
+    /// Name of the instance; left alone when the configuration already has one of that name.
+    pub name: String,
+    /// Its parameters.
+    pub params: Params,
+}
+
 /// What an instance produces and consumes.
 #[derive(Debug, Clone, Default)]
 pub struct DataUse {
+    /// Producers to make along with the instance.
+    pub creates: Vec<NewProducer>,
     /// Keys it writes.
     pub produces: Vec<DataKey>,
     /// Keys it cannot work without.
@@ -191,6 +220,18 @@ impl Schema {
             index
         });
         Col::at(index)
+    }
+
+    /// The column of `key`, when one was made.
+    pub fn find<T: Attribute>(&self, producer: &str) -> Option<Col<T>> {
+        let key = DataKey { name: T::KEY, producer: producer.to_owned() };
+        self.columns.get(&key).copied().map(Col::at)
+    }
+
+    /// All columns of one kind with the names of their producers.
+    pub fn columns<T: Attribute>(&self) -> impl Iterator<Item = (&str, Col<T>)> {
+        let of_kind = self.columns.iter().filter(|(key, _)| key.name == T::KEY);
+        of_kind.map(|(key, &index)| (key.producer.as_str(), Col::at(index)))
     }
 }
 
@@ -269,6 +310,17 @@ impl<'a> Build<'a> {
         self.data.produces.push(DataKey { name, producer: self.name.to_owned() });
     }
 
+    /// Asks for a producer `name` of type `type_name` to be made with `params`, unless the
+    /// configuration has an instance of that name.
+    pub fn create_producer(
+        &mut self,
+        type_name: &'static str,
+        name: impl Into<String>,
+        params: Params,
+    ) {
+        self.data.creates.push(NewProducer { type_name, name: name.into(), params });
+    }
+
     /// Declares per-cycle state.
     pub fn cycle_state<T: CycleData>(&mut self) -> StateSlot<T> {
         self.schema.states.declare()
@@ -281,7 +333,23 @@ impl<'a> Build<'a> {
         variant: &str,
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
-        self.kept.get_or(&format!("{}/{}/{variant}", self.type_name, self.name), make)
+        self.kept.get_or(&self.state_key(variant), make)
+    }
+
+    /// Like [`kept_state`](Self::kept_state), for a state that may fail to be made.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn try_kept_state<T: Any + Send + Sync, E>(
+        &self,
+        variant: &str,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        self.kept.try_get_or(&self.state_key(variant), make)
+    }
+
+    fn state_key(&self, variant: &str) -> String {
+        format!("{}/{}/{variant}", self.type_name, self.name)
     }
 
     /// Says something that the user should know and may ignore; logged once per load.
