@@ -164,3 +164,75 @@ fn write_bytes(words: &impl WordsMut, at: usize, bytes: &[u8]) {
         words.store(at + offset, u64::from_le_bytes(word), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Mortal;
+    use crate::words::HeapWords;
+
+    const CAPACITY: usize = 20;
+
+    fn document() -> (HeapWords, DocumentRegion) {
+        // Not at the start, so that a wrong offset shows.
+        (HeapWords::new(5 + DocumentRegion::words(CAPACITY)), DocumentRegion::new(5, CAPACITY))
+    }
+
+    fn whole(generation: u64, bytes: &[u8]) -> Reading {
+        Reading::Whole { generation, bytes: bytes.to_vec() }
+    }
+
+    #[test]
+    fn every_length_comes_back() {
+        let (words, region) = document();
+        for len in 0..=CAPACITY {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            let generation = region.publish(&words, &bytes).unwrap();
+            assert_eq!(region.read(&words), whole(generation, &bytes));
+        }
+        assert_eq!(region.publish(&words, &[0; CAPACITY + 1]), None);
+        assert_eq!(region.generation(&words), CAPACITY as u64 + 1);
+    }
+
+    #[test]
+    fn a_start_is_not_a_document() {
+        let (words, region) = document();
+        region.start_at(&words, 41);
+        assert_eq!(region.read(&words), Reading::Absent);
+        assert_eq!(region.publish(&words, b"x"), Some(42));
+        assert_eq!(region.read(&words), whole(42, b"x"));
+    }
+
+    #[test]
+    fn a_writer_may_die_after_any_store() {
+        for stores in 0.. {
+            let (words, region) = document();
+            region.publish(&words, b"the first").unwrap();
+            let mortal = Mortal::new(words.clone(), stores);
+            region.publish(&mortal, b"another of 20 bytes.").unwrap();
+            if !mortal.is_dead() {
+                assert_eq!(region.read(&words), whole(2, b"another of 20 bytes."));
+                assert!(stores > 5, "the model stops inside the publication");
+                break;
+            }
+            assert_eq!(region.read(&words), whole(1, b"the first"));
+            assert_eq!(region.publish(&words, b"next"), Some(2));
+            assert_eq!(region.read(&words), whole(2, b"next"));
+        }
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let (words, region) = document();
+        region.publish(&words, b"a document").unwrap();
+        let at = region.copy_at(1);
+        // Generation, length, checksum, bytes.
+        for (offset, forged) in [(0, 3), (1, u64::MAX), (1, 4), (2, 1), (LINE, 0)] {
+            let kept = words.load(at + offset, Ordering::Relaxed);
+            words.store(at + offset, forged, Ordering::Relaxed);
+            assert_eq!(region.read(&words), Reading::Damaged, "word {offset}");
+            words.store(at + offset, kept, Ordering::Relaxed);
+        }
+        assert_eq!(region.read(&words), whole(1, b"a document"));
+    }
+}

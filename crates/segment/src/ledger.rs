@@ -18,6 +18,8 @@ mod file;
 mod set;
 mod word;
 
+#[cfg(all(test, loom))]
+pub(crate) use claims::ClaimWords;
 pub use claims::{Claim, ClaimError, Counters};
 pub use file::{LEDGER_VERSION, Ledger, MAX_REASON, Refusal};
 pub use set::{LedgerSet, LedgerView, Load};

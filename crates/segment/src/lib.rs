@@ -9,11 +9,15 @@ mod head;
 mod layout;
 pub mod ledger;
 pub mod mapped;
+#[cfg(all(test, loom))]
+mod models;
 mod random;
 mod reader;
 mod row;
 mod slot;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod words;
 mod writer;
 

@@ -10,8 +10,8 @@
 //! again. The memory-ordering argument is the same. A row whose writer died halfway is the row before.
 //!
 //! A reader makes at most [`TRIES`] attempts. It needs a second one only when the writer published
-//! the same row *twice* within the few nanoseconds of one attempt, so to run out of attempts is not a
-//! load to plan for; the caller treats such a row as stale.
+//! that very row within the few nanoseconds of the first, so to run out of attempts is not a load to
+//! plan for; the caller treats such a row as stale.
 //!
 //! Cost of a read: two loads of one dense word and `width` loads, about 5 ns for a line. No lock, no
 //! system call, no allocation.
@@ -107,5 +107,57 @@ impl RowRegion {
     #[inline]
     fn copy_at(&self, slot: usize, flip: u64) -> usize {
         self.rows + (slot * 2 + (flip & 1) as usize) * self.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Mortal;
+    use crate::words::HeapWords;
+
+    const SLOTS: usize = 3;
+    const WIDTH: usize = 8;
+
+    fn rows() -> (HeapWords, RowRegion) {
+        let words = HeapWords::new(SLOTS + RowRegion::words(SLOTS, WIDTH));
+        (words, RowRegion::new(0, SLOTS, SLOTS, WIDTH))
+    }
+
+    #[test]
+    fn rows_do_not_touch_each_other() {
+        let (words, region) = rows();
+        for count in 1..=3 {
+            for slot in 0..SLOTS {
+                assert!(region.publish(&words, slot, &[slot as u64 * 10 + count; WIDTH]));
+            }
+            for slot in 0..SLOTS {
+                let mut row = [0; WIDTH];
+                assert!(region.read(&words, slot, &mut row));
+                assert_eq!(row, [slot as u64 * 10 + count; WIDTH]);
+                assert_eq!(region.published(&words, slot), count);
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_may_die_after_any_store() {
+        for stores in 0.. {
+            let (words, region) = rows();
+            assert!(region.publish(&words, 1, &[1; WIDTH]));
+            let mortal = Mortal::new(words.clone(), stores);
+            assert!(region.publish(&mortal, 1, &[2; WIDTH]));
+            let mut row = [0; WIDTH];
+            assert!(region.read(&words, 1, &mut row));
+            if !mortal.is_dead() {
+                assert_eq!(row, [2; WIDTH]);
+                assert_eq!(stores, WIDTH as u64 + 1);
+                break;
+            }
+            assert_eq!(row, [1; WIDTH]);
+            assert!(region.publish(&words, 1, &[3; WIDTH]));
+            assert!(region.read(&words, 1, &mut row));
+            assert_eq!(row, [3; WIDTH]);
+        }
     }
 }

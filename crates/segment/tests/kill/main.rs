@@ -1,0 +1,93 @@
+//! A writer is killed again and again, most often between two of its own stores; each time a new
+//! writer continues, while readers check that all they read belongs to one generation and that
+//! generations never go backwards.
+//!
+//! The writer is this test binary, run again for [`child`] alone.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod child;
+mod watch;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use inlane_segment::SnapshotReader;
+use support::directory;
+
+const SIGKILL: i32 = 9;
+
+#[test]
+fn a_writer_may_be_killed_between_any_two_stores() {
+    // The first stores of a process are those that recover; a publication is a few dozen, moving to a
+    // new file some hundreds. Prime steps spread the places of death over all of them.
+    let deaths = (0..260).map(|run: u64| Death::AfterStores(1 + run * 37 % 1_999)).collect();
+    survive(deaths);
+}
+
+#[test]
+fn a_writer_may_be_killed_at_any_time() {
+    survive(
+        (0..80).map(|run: u64| Death::After(Duration::from_micros(run * 331 % 9_000))).collect(),
+    );
+}
+
+/// How a writer's process ends: always by SIGKILL.
+#[derive(Clone, Copy)]
+enum Death {
+    /// By its own hand, instead of the store after these.
+    AfterStores(u64),
+    /// By the parent's.
+    After(Duration),
+}
+
+fn survive(deaths: Vec<Death>) {
+    let dir = directory();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watchers = [(); 2].map(|()| scope.spawn(|| watch::until(dir.path(), &over)));
+        let last = run_writers(dir.path(), &deaths);
+        over.store(true, Ordering::Relaxed);
+        for watcher in watchers {
+            let seen = watcher.join().expect("readers see whole generations");
+            assert!(seen.rows > 1_000 && seen.documents > 100, "readers were at work: {seen:?}");
+            assert!(seen.newest <= last);
+        }
+    });
+}
+
+/// Lets one writer after the other live and die; returns the newest generation.
+fn run_writers(dir: &Path, deaths: &[Death]) -> u64 {
+    let mut newest = 0;
+    for (run, &death) in deaths.iter().enumerate() {
+        // Before the first head and pointer are in place there is nothing to recover.
+        let recover = SnapshotReader::open(dir).is_ok();
+        let status = end(child::start(dir, recover, death), death);
+        assert_eq!(status.signal(), Some(SIGKILL), "run {run} ended by {status}");
+        if let Ok(reader) = SnapshotReader::open(dir) {
+            let generation = watch::check_once(reader.snapshot());
+            assert!(generation >= newest, "run {run}: {generation} after {newest}");
+            newest = generation;
+        }
+    }
+    assert!(newest > deaths.len() as u64, "writers made progress: {newest}");
+    newest
+}
+
+fn end(mut child: Child, death: Death) -> ExitStatus {
+    if let Death::After(time) = death {
+        std::thread::sleep(time);
+        child.kill().expect("the writer is still there");
+    }
+    child.wait().expect("the writer has ended")
+}
+
+fn this_test_binary() -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("path of this binary"));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
