@@ -1,1 +1,78 @@
 //! The scheduling plugins, one file each.
+//!
+//! A plugin file exports a [`PluginType`](inlane_core::registry::PluginType): its name in the
+//! configuration and how an instance is built. [`registry`] lists them all, one line each; a crate
+//! with plugins of its own starts from that registry and adds its lines.
+//!
+//! Every plugin keeps to the rules of [`inlane_core::plugin`]: filters, scorers and pickers only
+//! read columns and draw randomness from the decision's seed, so a decision replays bit for bit.
+//! Scorers work on slices and allocate nothing. Parameters are decoded strictly; names, defaults
+//! and formulas are those of the Go scheduler that these configurations were written for, and each
+//! plugin's page under `docs/plugins` says where we decided otherwise.
+//!
+//! * [`llmd`] has the plugins of llm-d's own scheduler; the others came with the gateway API's
+//!   endpoint picker.
+//! * [`prefix`] is the index behind the prefix plugins, shared by all workers of a proxy.
+//! * `metrics_data_source`, `core_metrics_extractor` and `file_discovery` are the control plane's:
+//!   their typed parameters are public for it.
+#![forbid(unsafe_code)]
+
+pub mod approx_prefix_cache_producer;
+pub mod core_metrics_extractor;
+pub mod duration;
+pub mod endpoint_notification_source;
+pub mod file_discovery;
+pub mod inflight_load_producer;
+pub mod kv_cache_utilization_scorer;
+pub mod llmd;
+pub mod max_score_picker;
+pub mod metrics_data_source;
+pub mod prefix;
+pub mod prefix_cache_scorer;
+pub mod queue_scorer;
+pub mod random_picker;
+pub mod running_requests_size_scorer;
+pub mod single_profile_handler;
+pub mod token_producer;
+pub mod weighted_random_picker;
+
+mod labels;
+mod lowest;
+mod picking;
+#[cfg(test)]
+mod testing;
+
+use inlane_core::registry::Registry;
+
+/// Name of the profile whose target computes the prompt in disaggregated serving. Plugins that
+/// treat it apart know it by this name alone, as in the reference.
+pub const PREFILL_PROFILE: &str = "prefill";
+
+/// All plugins of this crate.
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry
+        .register(approx_prefix_cache_producer::TYPE)
+        .register(core_metrics_extractor::TYPE)
+        .register(endpoint_notification_source::TYPE)
+        .register(file_discovery::TYPE)
+        .register(inflight_load_producer::TYPE)
+        .register(kv_cache_utilization_scorer::TYPE)
+        .register(llmd::active_request_scorer::TYPE)
+        .register(llmd::by_label::TYPE)
+        .register(llmd::label_selector_filter::TYPE)
+        .register(llmd::load_aware_scorer::TYPE)
+        .register(llmd::role_filters::DECODE)
+        .register(llmd::role_filters::ENCODE)
+        .register(llmd::role_filters::PREFILL)
+        .register(max_score_picker::TYPE)
+        .register(metrics_data_source::TYPE)
+        .register(prefix_cache_scorer::TYPE)
+        .register(queue_scorer::TYPE)
+        .register(random_picker::TYPE)
+        .register(running_requests_size_scorer::TYPE)
+        .register(single_profile_handler::TYPE)
+        .register(token_producer::TYPE)
+        .register(weighted_random_picker::TYPE);
+    registry
+}

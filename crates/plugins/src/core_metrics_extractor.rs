@@ -1,0 +1,67 @@
+//! `core-metrics-extractor`: which series of a metrics page are the engine's load.
+//!
+//! Its instance is the producer of the metric data keys; the reading itself is the control
+//! plane's work, with the tables of `inlane-engine`.
+
+use inlane_core::plugin::Roles;
+use inlane_core::registry::{
+    Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, Stability, metric_keys,
+};
+use inlane_engine::{EngineTable, ExtractorParams};
+
+/// The type `core-metrics-extractor`.
+pub const TYPE: PluginType = PluginType {
+    name: CORE_METRICS_EXTRACTOR,
+    deprecated_names: &[],
+    stability: Stability::Beta,
+    default_producer_of: &[],
+    build,
+};
+
+fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
+    engine_table(params)?;
+    for key in
+        [metric_keys::WAITING, metric_keys::RUNNING, metric_keys::KV_USAGE, metric_keys::CACHE_INFO]
+    {
+        build.produce_key(key);
+    }
+    Ok(Roles::default())
+}
+
+/// The engines that these parameters describe.
+///
+/// # Errors
+/// A parameter that does not fit, or an engine whose description makes no sense.
+pub fn engine_table(params: &Params) -> Result<EngineTable, BuildError> {
+    let parameters: ExtractorParams = params.decode()?;
+    EngineTable::new(&parameters).map_err(|e| BuildError::new(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn metric_keys_are_produced_under_the_instance() {
+        let mut world = World::new(0);
+        let built = world.build("core-metrics-extractor", "").unwrap();
+        let keys: Vec<_> = built.data.produces.iter().map(ToString::to_string).collect();
+        assert!(keys.contains(&"WaitingQueueSize/core-metrics-extractor".to_owned()), "{keys:?}");
+        assert_eq!(keys.len(), 4);
+    }
+
+    #[test]
+    fn engines_are_checked() {
+        let mut world = World::new(0);
+        let valid = "{defaultEngine: mine, engineConfigs: [{name: mine, queuedRequestsSpec: q}]}";
+        assert!(world.build("core-metrics-extractor", valid).is_ok());
+        for parameters in [
+            "{defaultEngine: unheard-of}",
+            "{engineConfigs: [{queuedRequestsSpec: q}]}",
+            "{engineConfigs: [{name: x, queuedRequestsSpec: 'a b'}]}",
+            "{engines: []}",
+        ] {
+            assert!(world.build("core-metrics-extractor", parameters).is_err(), "{parameters}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The data producer on top of the index: matches before a decision, a record after it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use inlane_core::columns::{Col, Columns, Metrics, PrefixMatch};
+use inlane_core::decision::{Decision, PluginError};
+use inlane_core::effect::{Effect, Effects, PluginIx};
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::{Cycle, DataProducer, PostChoice, Producing, Roles};
+use inlane_core::registry::{
+    Build, BuildError, CORE_METRICS_EXTRACTOR, TOKENIZED_PROMPT, metric_keys,
+};
+use inlane_core::request::{BlockUnit, Prompt, Request};
+use inlane_core::state::{CycleData, CycleState, StateSlot};
+
+use super::settings::{block_bytes, block_tokens};
+use super::{BlockSize, PrefixIndex, Settings, hash};
+use crate::{PREFILL_PROFILE, token_producer};
+
+/// Fills the [`PrefixMatch`] column from a [`PrefixIndex`] and records choices in it.
+#[derive(Debug)]
+pub struct PrefixProducer {
+    settings: Settings,
+    index: Arc<PrefixIndex>,
+    instance: PluginIx,
+    column: Col<PrefixMatch>,
+    state: StateSlot<PromptHashes>,
+}
+
+/// The hashes of the running request's prompts, and room to count.
+#[derive(Debug, Default)]
+struct PromptHashes {
+    /// Of all prompts, one after the other.
+    hashes: Vec<u64>,
+    /// Where each prompt's hashes end.
+    ends: Vec<usize>,
+    /// Matches by slot.
+    counts: Vec<u32>,
+    /// Bytes of text per block.
+    block_bytes: u64,
+    /// Whether the choice was counted; a prefill target is recorded, but not counted.
+    observed: AtomicBool,
+}
+
+impl CycleData for PromptHashes {
+    fn clear(&mut self) {
+        self.hashes.clear();
+        self.ends.clear();
+        self.observed = AtomicBool::new(false);
+    }
+}
+
+impl PrefixProducer {
+    /// Makes the producer of the instance being built; the column is published under its name.
+    ///
+    /// The index outlives reloads, except for a change of the capacity: that is fixed per endpoint
+    /// when the endpoint is first used.
+    ///
+    /// # Errors
+    /// When there is no memory for the index.
+    pub fn build(build: &mut Build<'_>, settings: Settings) -> Result<Self, BuildError> {
+        build.require_key(TOKENIZED_PROMPT, token_producer::TYPE.name);
+        if settings.tune_capacity || matches!(settings.block, BlockSize::Tuned(_)) {
+            build.use_key(metric_keys::CACHE_INFO, CORE_METRICS_EXTRACTOR);
+        }
+        let variant = format!("lru={},tuned={}", settings.capacity, settings.tune_capacity);
+        let index = build
+            .try_kept_state(&variant, PrefixIndex::new)
+            .map_err(|e| BuildError::new(format!("no memory for the prefix index: {e}")))?;
+        Ok(Self {
+            settings,
+            index,
+            instance: build.instance(),
+            column: build.produce(),
+            state: build.cycle_state(),
+        })
+    }
+
+    /// The column that it fills.
+    pub fn column(&self) -> Col<PrefixMatch> {
+        self.column
+    }
+
+    /// Adds its roles.
+    pub fn into_roles(self, roles: Roles) -> Roles {
+        let plugin = Arc::new(self);
+        roles.producer(plugin.clone()).post_choice(plugin)
+    }
+
+    fn hash_prompts(&self, request: &Request<'_>, unit: BlockUnit, state: &mut PromptHashes) {
+        let limit = self.settings.limit(unit);
+        let seed = hash::seed(request.target_model, request.cache_salt);
+        for prompt in request.prompts {
+            let out = &mut state.hashes;
+            match (*prompt, unit) {
+                (Prompt::Tokens(ids), BlockUnit::Tokens(block)) => {
+                    hash::chain_tokens(seed, ids, block as usize, limit, out);
+                }
+                (Prompt::Tokens(ids), BlockUnit::Bytes(block)) => {
+                    hash::chain_token_bytes(seed, ids, block as usize, limit, out);
+                }
+                // Blocks of another size cannot be compared: as if not tokenized.
+                (Prompt::Blocks { unit: packed, contents, .. }, _) if packed == unit => {
+                    hash::chain_contents(seed, contents, limit, out);
+                }
+                (Prompt::Blocks { .. }, _) => {}
+            }
+            state.ends.push(state.hashes.len());
+        }
+    }
+}
+
+impl DataProducer for PrefixProducer {
+    fn produce(
+        &self,
+        cx: &Producing<'_>,
+        columns: &mut Columns,
+        state: &mut CycleState,
+    ) -> Result<(), PluginError> {
+        let Some(&first) = cx.candidates.first() else { return Ok(()) };
+        let state = state.get_mut(self.state).ok_or_else(foreign_state)?;
+        state.clear();
+        let unit = self.settings.unit(&columns.metrics, first);
+        state.block_bytes = block_bytes(unit);
+        self.hash_prompts(cx.request, unit, state);
+
+        let slots = cx.candidates.iter().filter_map(|&ix| cx.endpoints.get(ix)).map(|e| e.slot);
+        let highest = slots.map(|slot| slot.index as usize + 1).max().unwrap_or(0);
+        let PromptHashes { hashes, ends, counts, .. } = state;
+        counts.clear();
+        counts.resize(highest.min(inlane_segment::table::MAX_SLOTS), 0);
+        let mut start = 0;
+        for &end in ends.iter() {
+            self.index.count_matches(&hashes[start..end], counts);
+            start = end;
+        }
+
+        let total_blocks = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
+        let block_size_tokens = block_tokens(unit);
+        let column = columns.get_mut(self.column);
+        for &ix in cx.candidates {
+            let (Some(endpoint), Some(cell)) = (cx.endpoints.get(ix), column.get_mut(ix as usize))
+            else {
+                continue;
+            };
+            let found = counts.get(endpoint.slot.index as usize).copied().unwrap_or(0);
+            let found = if found > 0 && self.index.is_tenant(endpoint.slot) { found } else { 0 };
+            let match_blocks = found.min(total_blocks);
+            *cell = Some(PrefixMatch {
+                match_blocks,
+                total_blocks,
+                block_size_tokens,
+                cached_blocks: match_blocks,
+            });
+        }
+        Ok(())
+    }
+
+    fn block_unit(&self, metrics: &Metrics, first: EndpointIx) -> Option<BlockUnit> {
+        Some(self.settings.unit(metrics, first))
+    }
+}
+
+impl PostChoice for PrefixProducer {
+    /// Records the destination, and the endpoint that computes the prompt for it.
+    fn post_choice(&self, cx: &Cycle<'_>, decision: &Decision, effects: &mut Effects) {
+        if cx.state.get(self.state).is_none_or(|state| state.hashes.is_empty()) {
+            return;
+        }
+        let destination = decision.target();
+        let prefill =
+            decision.profile(PREFILL_PROFILE).and_then(|run| run.targets.first().copied());
+        let plugin = self.instance;
+        effects.extend(destination.map(|endpoint| Effect::Record { plugin, endpoint }));
+        if prefill != destination {
+            effects.extend(prefill.map(|endpoint| Effect::Record { plugin, endpoint }));
+        }
+    }
+
+    fn apply(&self, cx: &Cycle<'_>, effect: &Effect) {
+        let &Effect::Record { plugin, endpoint } = effect else { return };
+        let Some(state) = cx.state.get(self.state).filter(|_| plugin == self.instance) else {
+            return;
+        };
+        let Some(target) = cx.endpoints.get(endpoint) else { return };
+        let capacity = self.settings.capacity(&cx.columns.metrics, endpoint);
+        self.index.record(target.slot, capacity, &state.hashes);
+        // The destination is recorded first.
+        if state.observed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(Some(found)) = cx.columns.get(self.column).get(endpoint as usize) {
+            let stats = self.index.stats();
+            stats.observe(found.match_blocks, found.total_blocks, state.block_bytes);
+        }
+    }
+}
+
+fn foreign_state() -> PluginError {
+    PluginError::new("the cycle state belongs to another configuration")
+}

@@ -1,0 +1,71 @@
+//! `queue-scorer`: prefers endpoints with a short queue.
+
+use std::sync::Arc;
+
+use inlane_core::decision::PluginError;
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
+use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, Stability, metric_keys};
+
+use crate::lowest::lowest_is_best;
+
+/// The type `queue-scorer`. Parameters are ignored, as in the reference.
+pub const TYPE: PluginType = PluginType {
+    name: "queue-scorer",
+    deprecated_names: &[],
+    stability: Stability::Beta,
+    default_producer_of: &[],
+    build: |build, _| {
+        build.require_key(metric_keys::WAITING, CORE_METRICS_EXTRACTOR);
+        Ok(Roles::default().scorer(Arc::new(QueueScorer)))
+    },
+};
+
+/// `(max - q) / (max - min)` with `q` the engine's waiting requests, over the candidates; 1 for
+/// all when they are equal (llm-d-router `queue-scorer`).
+#[derive(Debug)]
+struct QueueScorer;
+
+impl Scorer for QueueScorer {
+    fn category(&self) -> Category {
+        Category::Distribution
+    }
+
+    fn reads_metrics(&self) -> bool {
+        true
+    }
+
+    fn score(
+        &self,
+        cx: &Cycle<'_>,
+        candidates: &[EndpointIx],
+        out: &mut [f64],
+    ) -> Result<(), PluginError> {
+        lowest_is_best(&cx.columns.metrics.waiting, candidates, out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn scores_are_relative_to_the_candidates() {
+        let mut world = World::new(3);
+        let scorer = world.build("queue-scorer", "{anything: 1}").unwrap();
+        world.columns.metrics.waiting = vec![10, 5, 0];
+        assert_eq!(world.score(&scorer), [0.0, 0.5, 1.0]);
+        assert_eq!(world.score_some(&scorer, &[1, 0]), [1.0, 0.0]);
+        assert_eq!(world.score_some(&scorer, &[0]), [1.0]);
+    }
+
+    #[test]
+    fn missing_metrics_count_as_an_empty_queue() {
+        let mut world = World::new(2);
+        let scorer = world.build("queue-scorer", "").unwrap();
+        world.columns.metrics.waiting[1] = 3;
+        assert_eq!(world.score(&scorer), [1.0, 0.0]);
+        assert_eq!(scorer.data.requires[0].to_string(), "WaitingQueueSize/core-metrics-extractor");
+    }
+}

@@ -1,0 +1,63 @@
+//! `running-requests-size-scorer`: prefers endpoints whose engine runs few requests.
+
+use std::sync::Arc;
+
+use inlane_core::decision::PluginError;
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
+use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, Stability, metric_keys};
+
+use crate::lowest::lowest_is_best;
+
+/// The type `running-requests-size-scorer`. Parameters are ignored, as in the reference.
+pub const TYPE: PluginType = PluginType {
+    name: "running-requests-size-scorer",
+    deprecated_names: &[],
+    stability: Stability::Beta,
+    default_producer_of: &[],
+    build: |build, _| {
+        build.require_key(metric_keys::RUNNING, CORE_METRICS_EXTRACTOR);
+        Ok(Roles::default().scorer(Arc::new(RunningScorer)))
+    },
+};
+
+/// `(max - q) / (max - min)` with `q` the engine's running requests, over the candidates; 1 for
+/// all when they are equal (llm-d-router `running-requests-size-scorer`).
+#[derive(Debug)]
+struct RunningScorer;
+
+impl Scorer for RunningScorer {
+    fn category(&self) -> Category {
+        Category::Distribution
+    }
+
+    fn reads_metrics(&self) -> bool {
+        true
+    }
+
+    fn score(
+        &self,
+        cx: &Cycle<'_>,
+        candidates: &[EndpointIx],
+        out: &mut [f64],
+    ) -> Result<(), PluginError> {
+        lowest_is_best(&cx.columns.metrics.running, candidates, out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn scores_are_min_max_of_running_requests() {
+        let mut world = World::new(3);
+        let scorer = world.build("running-requests-size-scorer", "").unwrap();
+        world.columns.metrics.running = vec![2, 4, 5];
+        world.columns.metrics.waiting = vec![9, 0, 0];
+        assert_eq!(world.score(&scorer), [1.0, 1.0 / 3.0, 0.0]);
+        world.columns.metrics.running = vec![7, 7, 7];
+        assert_eq!(world.score(&scorer), [1.0; 3]);
+    }
+}

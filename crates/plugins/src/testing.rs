@@ -1,0 +1,226 @@
+//! A small world for the plugins' unit tests: a pool, its columns, and instances built from YAML.
+
+use std::collections::BTreeMap;
+
+use inlane_core::columns::{Attribute, Col, Columns, InFlight};
+use inlane_core::decision::{Decision, PluginError, ProfileRun, Rejection};
+use inlane_core::effect::{Effect, Effects};
+use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
+use inlane_core::plugin::{Candidates, Cycle, LoadSource, Producing, Roles};
+use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Schema};
+use inlane_core::request::Request;
+use inlane_core::state::CycleState;
+
+use crate::registry;
+
+/// A built instance.
+#[derive(Clone)]
+pub(crate) struct Built {
+    pub(crate) roles: Roles,
+    pub(crate) data: DataUse,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A pool of endpoints `a`, `b`, `c`, … in slots 0, 1, 2, …
+pub(crate) struct World {
+    schema: Schema,
+    pub(crate) kept: KeptState,
+    pub(crate) endpoints: EndpointSet,
+    pub(crate) columns: Columns,
+    pub(crate) state: CycleState,
+    pub(crate) seed: u64,
+    next_instance: u16,
+}
+
+impl World {
+    pub(crate) fn new(len: usize) -> Self {
+        Self::labelled(&vec![&[] as &[(&str, &str)]; len])
+    }
+
+    pub(crate) fn labelled(labels: &[&[(&str, &str)]]) -> Self {
+        let endpoint = |(slot, labels): (u32, &&[(&str, &str)])| {
+            let name =
+                char::from(b'a' + (slot % 26) as u8).to_string().repeat(slot as usize / 26 + 1);
+            Endpoint {
+                id: format!("default/{:03}{name}", slot / 26),
+                namespace: "default".into(),
+                pod_name: name.clone(),
+                name,
+                address: "10.0.0.1".into(),
+                port: 8000,
+                host_port: "10.0.0.1:8000".into(),
+                rank: 0,
+                labels: labels
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), v.to_string()))
+                    .collect::<BTreeMap<_, _>>(),
+                slot: Slot { index: slot, generation: 1 },
+            }
+        };
+        let endpoints = EndpointSet::new(1, (0..).zip(labels).map(endpoint).collect());
+        let mut columns = Columns::default();
+        columns.reset(labels.len());
+        Self {
+            schema: Schema::default(),
+            kept: KeptState::default(),
+            endpoints,
+            columns,
+            state: CycleState::default(),
+            seed: 1,
+            next_instance: 0,
+        }
+    }
+
+    /// Builds an instance that is named like its type.
+    pub(crate) fn build(&mut self, type_name: &str, parameters: &str) -> Result<Built, BuildError> {
+        let registry = registry();
+        let (_, plugin) = registry.get(type_name).expect("registered");
+        let value =
+            (!parameters.is_empty()).then(|| serde_yaml::from_str(parameters).expect("YAML"));
+        let instance = self.next_instance;
+        self.next_instance += 1;
+        let mut build =
+            Build::new(plugin.name, plugin.name, instance, &mut self.schema, &self.kept);
+        let roles = (plugin.build)(&mut build, &Params::new(value))?;
+        let (data, warnings) = build.finish();
+        self.state = self.schema.states.instantiate();
+        Ok(Built { roles, data, warnings })
+    }
+
+    /// The column of `T` that `producer` fills.
+    pub(crate) fn column<T: Attribute>(&mut self, producer: &str) -> Col<T> {
+        self.schema.column(producer)
+    }
+
+    pub(crate) fn all(&self) -> Vec<EndpointIx> {
+        (0..).take(self.endpoints.len()).collect()
+    }
+
+    pub(crate) fn cycle<'a>(&'a self, request: &'a Request<'a>) -> Cycle<'a> {
+        Cycle {
+            request,
+            endpoints: &self.endpoints,
+            columns: &self.columns,
+            state: &self.state,
+            now_ms: 0,
+            seed: self.seed,
+        }
+    }
+
+    /// The endpoints that a filter keeps.
+    pub(crate) fn filter(&self, built: &Built) -> Vec<EndpointIx> {
+        let (mut kept, mut rejections) = (self.all(), Vec::<Rejection>::new());
+        let filter = built.roles.filter.as_ref().expect("a filter");
+        let mut candidates = Candidates::new(&mut kept, &mut rejections, 0);
+        filter.filter(&self.cycle(&Request::default()), &mut candidates).expect("filters");
+        assert_eq!(kept.len() + rejections.len(), self.endpoints.len());
+        kept
+    }
+
+    /// The raw scores of all endpoints.
+    pub(crate) fn score(&self, built: &Built) -> Vec<f64> {
+        self.score_some(built, &self.all())
+    }
+
+    pub(crate) fn score_some(&self, built: &Built, candidates: &[EndpointIx]) -> Vec<f64> {
+        let mut out = vec![f64::NAN; candidates.len()];
+        let scorer = built.roles.scorer.as_ref().expect("a scorer");
+        scorer.score(&self.cycle(&Request::default()), candidates, &mut out).expect("scores");
+        out
+    }
+
+    /// What a picker chooses from totals of all endpoints, with the current seed.
+    pub(crate) fn pick(&self, built: &Built, totals: &[f64]) -> Vec<EndpointIx> {
+        let mut targets = Vec::new();
+        let picker = built.roles.picker.as_ref().expect("a picker");
+        let candidates: Vec<EndpointIx> = (0..).take(totals.len()).collect();
+        picker
+            .pick(&self.cycle(&Request::default()), &candidates, totals, &mut targets)
+            .expect("picks");
+        targets
+    }
+
+    /// Resets attribute columns and runs a producer over all endpoints.
+    pub(crate) fn produce(
+        &mut self,
+        built: &Built,
+        request: &Request<'_>,
+        load: &dyn LoadSource,
+    ) -> Result<(), PluginError> {
+        let all = self.all();
+        self.state.clear();
+        let cx =
+            Producing { request, endpoints: &self.endpoints, candidates: &all, load, now_ms: 0 };
+        let producer = built.roles.producer.as_ref().expect("a producer");
+        producer.produce(&cx, &mut self.columns, &mut self.state)
+    }
+
+    /// The effects of a choice; the first result is the primary one.
+    pub(crate) fn choose(
+        &self,
+        built: &Built,
+        request: &Request<'_>,
+        results: &[(&str, EndpointIx)],
+    ) -> Effects {
+        let profiles = results.iter().map(|(name, target)| ProfileRun {
+            name: name.to_string(),
+            ran: true,
+            targets: vec![*target],
+            ..Default::default()
+        });
+        let decision = Decision { primary: 0, profiles: profiles.collect() };
+        let mut effects = Effects::new();
+        let hook = built.roles.post_choice.as_ref().expect("a post-choice hook");
+        hook.post_choice(&self.cycle(request), &decision, &mut effects);
+        effects
+    }
+
+    /// Carries out the effects that concern the plugin itself.
+    pub(crate) fn apply(&self, built: &Built, request: &Request<'_>, effects: &[Effect]) {
+        let hook = built.roles.post_choice.as_ref().expect("a post-choice hook");
+        for effect in effects {
+            hook.apply(&self.cycle(request), effect);
+        }
+    }
+}
+
+/// No bookings anywhere.
+pub(crate) struct Idle;
+
+impl LoadSource for Idle {
+    fn in_flight(&self, _slot: Slot) -> InFlight {
+        InFlight::default()
+    }
+}
+
+/// How often each endpoint is picked first in `trials` picks with different seeds.
+pub(crate) fn first_picks(
+    world: &mut World,
+    built: &Built,
+    totals: &[f64],
+    trials: u64,
+) -> Vec<u64> {
+    let mut counts = vec![0; totals.len()];
+    for seed in 0..trials {
+        world.seed = seed;
+        counts[world.pick(built, totals)[0] as usize] += 1;
+    }
+    counts
+}
+
+/// Pearson's statistic against expected probabilities; a zero probability demands a zero count.
+pub(crate) fn chi_square(counts: &[u64], probabilities: &[f64]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    counts
+        .iter()
+        .zip(probabilities)
+        .map(|(&count, &p)| {
+            let expected = p * total as f64;
+            if expected == 0.0 {
+                assert_eq!(count, 0);
+                return 0.0;
+            }
+            (count as f64 - expected).powi(2) / expected
+        })
+        .sum()
+}

@@ -1,0 +1,157 @@
+//! `token-producer`: promises that prompts are tokenized.
+//!
+//! Prompts arrive tokenized, or already packed into blocks, because the body is read while it
+//! arrives; there is nothing left to do here per request. What remains is the configuration: the
+//! data key that consumers ask for, and the choice of a backend.
+
+use std::sync::Arc;
+
+use inlane_core::columns::Columns;
+use inlane_core::decision::PluginError;
+use inlane_core::plugin::{DataProducer, Producing, Roles};
+use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability, TOKENIZED_PROMPT};
+use inlane_core::state::CycleState;
+use serde::Deserialize;
+
+use crate::duration::GoDuration;
+
+/// The type `token-producer`.
+pub const TYPE: PluginType = PluginType {
+    name: "token-producer",
+    deprecated_names: &["tokenizer"],
+    stability: Stability::Beta,
+    default_producer_of: &[TOKENIZED_PROMPT],
+    build,
+};
+
+/// All parameters. At most one backend may be given.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Parameters {
+    /// Model whose tokenizer is asked for; alone it means the `vllm` backend.
+    pub model_name: String,
+    /// Tokens are estimated, four bytes each.
+    pub estimate: Option<serde_yaml::Mapping>,
+    /// A vLLM server renders prompts.
+    pub vllm: Option<VllmBackend>,
+    /// A tokenizer behind a Unix socket. Deprecated.
+    pub uds_tokenizer_config: Option<serde_yaml::Mapping>,
+}
+
+/// A vLLM server that renders prompts to token ids.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct VllmBackend {
+    /// Where it listens.
+    pub url: String,
+    /// How long a text prompt may take.
+    pub timeout: GoDuration,
+    /// How long a multimodal prompt may take.
+    pub mm_timeout: GoDuration,
+}
+
+impl Default for VllmBackend {
+    fn default() -> Self {
+        Self {
+            url: "http://localhost:8000".into(),
+            timeout: GoDuration::from_secs(5),
+            mm_timeout: GoDuration::from_secs(30),
+        }
+    }
+}
+
+impl Parameters {
+    fn validate(&self) -> Result<(), BuildError> {
+        let named = !self.model_name.is_empty();
+        let remote =
+            usize::from(self.vllm.is_some()) + usize::from(self.uds_tokenizer_config.is_some());
+        let backends = remote.max(usize::from(named)) + usize::from(self.estimate.is_some());
+        if backends > 1 || remote > 1 {
+            return Err(BuildError::new(
+                "only one of 'estimate', 'vllm', or 'udsTokenizerConfig' may be set",
+            ));
+        }
+        if remote > 0 && !named {
+            return Err(BuildError::field("modelName", "must be set with this backend"));
+        }
+        Ok(())
+    }
+}
+
+fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
+    let parameters: Parameters = params.decode()?;
+    parameters.validate()?;
+    if parameters.uds_tokenizer_config.is_some() {
+        build.warn("udsTokenizerConfig is deprecated, use vllm");
+    }
+    if !parameters.model_name.is_empty() {
+        build.warn(format!(
+            "prompts of {} are counted by estimate: the configured tokenizer backend is not used",
+            parameters.model_name
+        ));
+    }
+    if parameters.estimate.is_some_and(|estimate| !estimate.is_empty()) {
+        build.warn("estimate: settings have no effect, media are counted by the defaults");
+    }
+    build.produce_key(TOKENIZED_PROMPT);
+    Ok(Roles::default().producer(Arc::new(TokenProducer)))
+}
+
+#[derive(Debug)]
+struct TokenProducer;
+
+impl DataProducer for TokenProducer {
+    fn produce(
+        &self,
+        _cx: &Producing<'_>,
+        _columns: &mut Columns,
+        _state: &mut CycleState,
+    ) -> Result<(), PluginError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+
+    #[test]
+    fn estimates_without_configuration() {
+        let mut world = World::new(0);
+        for parameters in ["", "{}", "{estimate: {}}"] {
+            let built = world.build("token-producer", parameters).unwrap();
+            assert!(built.warnings.is_empty());
+            assert_eq!(built.data.produces[0].to_string(), "TokenizedPrompt/token-producer");
+        }
+    }
+
+    #[test]
+    fn remote_backends_warn_once() {
+        let mut world = World::new(0);
+        for (parameters, warnings) in [
+            ("{modelName: m}", 1),
+            ("{modelName: m, vllm: {url: 'http://r:8000', timeout: 1.5s, mmTimeout: 1m}}", 1),
+            ("{modelName: m, udsTokenizerConfig: {socketFile: /tmp/s}}", 2),
+        ] {
+            let built = world.build("tokenizer", parameters).unwrap();
+            assert_eq!(built.warnings.len(), warnings, "{:?}", built.warnings);
+        }
+    }
+
+    #[test]
+    fn one_backend_at_most() {
+        let mut world = World::new(0);
+        for parameters in [
+            "{modelName: m, estimate: {}}",
+            "{modelName: m, vllm: {}, estimate: {}}",
+            "{modelName: m, vllm: {}, udsTokenizerConfig: {}}",
+            "{vllm: {}}",
+            "{udsTokenizerConfig: {}}",
+            "{modelName: m, vllm: {timeout: 5}}",
+            "{modelName: m, vllm: {uri: x}}",
+            "{model: m}",
+        ] {
+            assert!(world.build("token-producer", parameters).is_err(), "{parameters}");
+        }
+    }
+}
