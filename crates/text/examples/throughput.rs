@@ -1,6 +1,6 @@
 //! Measures the scanner: nanoseconds per body and bytes per second, by shape of body.
 //!
-//! `cargo run --release -p inlane-text --example throughput`
+//! `cargo run --release -p inlane-text --example throughput [part of a name]`
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -68,6 +68,9 @@ fn main() {
 
 /// Prints the best of several rounds: the others were disturbed.
 fn report(name: &str, api: Api, body: &str) {
+    if std::env::args().nth(1).is_some_and(|only| !name.contains(&only)) {
+        return;
+    }
     let chunks: Vec<&[u8]> = body.as_bytes().chunks(CHUNK).collect();
     let block = BlockSize::Tokens(NonZeroU32::new(64).expect("not zero"));
     let mut scanner = Scanner::new(api, Limits::default(), BlockHasher::new(block, usize::MAX));

@@ -3,7 +3,7 @@
 //! Structure is handled byte by byte; the inside of strings run by run. The automaton may stop
 //! after any byte, its whole state is a few words, and it never looks back.
 
-use super::number::{Digits, Number, NumberFault};
+use super::number::{Digits, Number, NumberFault, short_integer};
 use super::run::plain_run;
 use super::utf8::{self, Checked, Partial};
 use super::{Events, Kind};
@@ -99,7 +99,7 @@ impl Lexer {
                 State::Escape | State::Hex | State::LowSlash | State::LowU => {
                     self.escape(chunk[at], at, events)?
                 }
-                _ => self.structure(chunk[at], at, events)?,
+                _ => self.structure(chunk, at, events)?,
             };
         }
         self.base += chunk.len() as u64;
@@ -121,10 +121,11 @@ impl Lexer {
     #[inline]
     fn structure(
         &mut self,
-        byte: u8,
+        chunk: &[u8],
         at: usize,
         events: &mut impl Events,
     ) -> Result<usize, ScanError> {
+        let byte = chunk[at];
         if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
             return Ok(at + 1);
         }
@@ -143,7 +144,7 @@ impl Lexer {
             (State::Next | State::FirstItem, b']') if !self.in_object() => {
                 self.pop(Kind::Array, at, events);
             }
-            (State::Value | State::FirstItem, _) => return self.value(byte, at, events),
+            (State::Value | State::FirstItem, _) => return self.value(chunk, at, events),
             (State::FirstKey | State::Key, _) => return self.fail(at, Expected::Key),
             (State::Colon, _) => return self.fail(at, Expected::Colon),
             (State::Done, _) => return self.fail(at, Expected::End),
@@ -153,7 +154,13 @@ impl Lexer {
     }
 
     #[inline]
-    fn value(&mut self, byte: u8, at: usize, events: &mut impl Events) -> Result<usize, ScanError> {
+    fn value(
+        &mut self,
+        chunk: &[u8],
+        at: usize,
+        events: &mut impl Events,
+    ) -> Result<usize, ScanError> {
+        let byte = chunk[at];
         let offset = self.base + at as u64;
         match byte {
             b'"' => {
@@ -173,6 +180,12 @@ impl Lexer {
             }
             b'-' | b'0'..=b'9' => {
                 events.open(Kind::Number, offset);
+                if let Some((value, len)) = short_integer(&chunk[at..]) {
+                    events.digits(&chunk[at..at + len]);
+                    events.number(Number::Unsigned(value));
+                    self.end_value(Kind::Number, at + len, events);
+                    return Ok(at + len);
+                }
                 events.digits(&[byte]);
                 self.number = Digits::start(byte);
                 self.state = State::Number;
@@ -234,8 +247,14 @@ impl Lexer {
             }
             Some(b'\\') => {
                 self.piece(text, false, events);
-                self.state = State::Escape;
                 at += 1;
+                match chunk.get(at).copied().and_then(unescape) {
+                    Some(plain) => {
+                        self.piece(&[plain], false, events);
+                        at += 1;
+                    }
+                    None => self.state = State::Escape,
+                }
             }
             Some(_) => return self.fail(at, Expected::NoControl),
         }
@@ -410,6 +429,7 @@ impl Lexer {
     }
 }
 
+#[inline]
 fn unescape(byte: u8) -> Option<u8> {
     Some(match byte {
         b'"' | b'\\' | b'/' => byte,

@@ -244,6 +244,24 @@ impl Digits {
     }
 }
 
+/// The integer at the start of `bytes` and its length, if it has at most 18 digits, no sign, and
+/// the byte after it is there to show that it ends: the usual token id.
+#[inline]
+pub(crate) fn short_integer(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (at, &byte) in bytes.iter().take(19).enumerate() {
+        match digit(byte) {
+            Some(digit) => value = value * 10 + u64::from(digit),
+            None => {
+                let is_whole = !matches!(byte, b'.' | b'e' | b'E');
+                let is_canonical = at == 1 || (at > 1 && bytes[0] != b'0');
+                return (is_whole && is_canonical).then_some((value, at));
+            }
+        }
+    }
+    None
+}
+
 #[inline]
 fn digit(byte: u8) -> Option<u8> {
     let value = byte.wrapping_sub(b'0');

@@ -1,8 +1,11 @@
 //! The inner loop: how far does plain string content reach?
 //!
-//! Most bytes of a request are the inside of one string. They are looked at once, 64 at a time, by
-//! a loop without branches that the compiler turns into vector compares; the remainder is looked
-//! at eight at a time in a machine word.
+//! Most bytes of a request are the inside of one string. The first few dozen are looked at eight at
+//! a time in a machine word, which settles short strings; beyond that `memchr` finds the end, and
+//! one loop without branches, which the compiler turns into vector instructions, looks for control
+//! characters and bytes outside ASCII.
+
+use memchr::memchr2;
 
 /// The length of a plain run and whether it holds bytes that need UTF-8 validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +16,8 @@ pub(crate) struct Run {
     pub(crate) wide: bool,
 }
 
-const LANES: usize = 16;
-const BLOCK: usize = 4 * LANES;
+/// Bytes looked at word by word before a run counts as long.
+const SHORT: usize = 48;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -22,38 +25,33 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 /// Measures the plain run at the start of `bytes`.
 #[inline]
 pub(crate) fn plain_run(bytes: &[u8]) -> Run {
-    let mut len = 0;
-    let mut wide = false;
-    for block in bytes.chunks_exact(BLOCK) {
-        let (stop, high) = block_flags(block);
-        wide |= high;
-        if stop {
-            break;
-        }
-        len += BLOCK;
+    let Some((head, rest)) = bytes.split_at_checked(SHORT) else {
+        return short_run(bytes);
+    };
+    let head = short_run(head);
+    if head.len < SHORT {
+        return head;
     }
-    let tail = tail_run(&bytes[len..]);
-    Run { len: len + tail.len, wide: wide | tail.wide }
+    let rest = long_run(rest);
+    Run { len: SHORT + rest.len, wide: head.wide | rest.wide }
 }
 
-/// Whether a block holds a byte that ends a run, and whether it holds one outside ASCII.
-#[inline]
-fn block_flags(block: &[u8]) -> (bool, bool) {
-    let mut stop = [0u8; LANES];
-    let mut high = [0u8; LANES];
-    for row in block.chunks_exact(LANES) {
-        for lane in 0..LANES {
-            let byte = row[lane];
-            stop[lane] |= u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < b' ');
-            high[lane] |= byte;
-        }
+fn long_run(bytes: &[u8]) -> Run {
+    let len = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+    let run = &bytes[..len];
+    let (least, any) =
+        run.iter().fold((u8::MAX, 0), |(least, any), &byte| (byte.min(least), any | byte));
+    let wide = any >= 0x80;
+    if least >= b' ' {
+        return Run { len, wide };
     }
-    let high = u128::from_ne_bytes(high) & (u128::from(HIGH) << 64 | u128::from(HIGH));
-    (u128::from_ne_bytes(stop) != 0, high != 0)
+    // A control character makes the body invalid: this happens once.
+    let len = run.iter().position(|byte| *byte < b' ').unwrap_or(len);
+    Run { len, wide }
 }
 
 #[inline]
-fn tail_run(bytes: &[u8]) -> Run {
+fn short_run(bytes: &[u8]) -> Run {
     let mut len = 0;
     let mut wide = false;
     let (words, rest) = bytes.as_chunks::<8>();

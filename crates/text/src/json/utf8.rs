@@ -16,10 +16,7 @@ pub(crate) enum Checked {
 
 /// Validates `bytes`.
 pub(crate) fn check(bytes: &[u8]) -> Checked {
-    if simdutf8::basic::from_utf8(bytes).is_ok() {
-        return Checked::Whole;
-    }
-    match std::str::from_utf8(bytes) {
+    match simdutf8::compat::from_utf8(bytes) {
         Ok(_) => Checked::Whole,
         Err(error) if error.error_len().is_none() => Checked::Open(error.valid_up_to()),
         Err(error) => Checked::Invalid(error.valid_up_to()),

@@ -77,38 +77,50 @@ fn number(value: f64, out: &mut Vec<u8>) {
     };
 }
 
-fn string(text: &[u8], out: &mut Vec<u8>) {
+fn string(mut text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut plain = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        let (escape, len): (&[u8], usize) = match byte {
-            b'"' => (b"\\\"", 1),
-            b'\\' => (b"\\\\", 1),
-            0x08 => (b"\\b", 1),
-            0x0c => (b"\\f", 1),
-            b'\n' => (b"\\n", 1),
-            b'\r' => (b"\\r", 1),
-            b'\t' => (b"\\t", 1),
-            b'<' => (b"\\u003c", 1),
-            b'>' => (b"\\u003e", 1),
-            b'&' => (b"\\u0026", 1),
-            0xe2 if text[at..].starts_with("\u{2028}".as_bytes()) => (b"\\u2028", 3),
-            0xe2 if text[at..].starts_with("\u{2029}".as_bytes()) => (b"\\u2029", 3),
-            0..b' ' => {
-                out.extend_from_slice(&text[plain..at]);
-                let _ = write!(out, "\\u{byte:04x}");
-                plain = at + 1;
-                continue;
-            }
-            _ => continue,
-        };
-        out.extend_from_slice(&text[plain..at]);
-        out.extend_from_slice(escape);
-        plain = at + len;
+    while let Some(at) = text.iter().position(|byte| SPECIAL[usize::from(*byte)]) {
+        let (plain, rest) = text.split_at(at);
+        out.extend_from_slice(plain);
+        text = &rest[escape(rest, out)..];
     }
-    out.extend_from_slice(&text[plain..]);
+    out.extend_from_slice(text);
     out.push(b'"');
 }
+
+/// Writes the special character at the start of `text`; its length there.
+fn escape(text: &[u8], out: &mut Vec<u8>) -> usize {
+    let (escape, len): (&[u8], usize) = match text {
+        [b'"', ..] => (b"\\\"", 1),
+        [b'\\', ..] => (b"\\\\", 1),
+        [0x08, ..] => (b"\\b", 1),
+        [0x0c, ..] => (b"\\f", 1),
+        [b'\n', ..] => (b"\\n", 1),
+        [b'\r', ..] => (b"\\r", 1),
+        [b'\t', ..] => (b"\\t", 1),
+        [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+        [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+        [byte @ (0..b' ' | b'<' | b'>' | b'&'), ..] => {
+            let _ = write!(out, "\\u{byte:04x}");
+            return 1;
+        }
+        // Only looked like a separator.
+        _ => (&text[..1], 1),
+    };
+    out.extend_from_slice(escape);
+    len
+}
+
+/// Bytes that are escaped, or may begin a character that is.
+static SPECIAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte < 0x20 || matches!(byte as u8, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +171,10 @@ mod tests {
             (
                 r#"[1.0,1e2,-0,0.1,1e21,1e20,1e-6,1e-7]"#,
                 "[1,100,-0,0.1,1e+21,100000000000000000000,0.000001,1e-7]",
+            ),
+            (
+                "[9007199254740993,123456789.123456789,5e-324,1.7976931348623157e308,123e-20]",
+                "[9007199254740992,123456789.12345679,5e-324,1.7976931348623157e+308,1.23e-18]",
             ),
             ("[12345678901234567890,1.5e300,-2.5e-10]", "[12345678901234567000,1.5e+300,-2.5e-10]"),
             ("[\"<a&b>\\u2028\\u2029\"]", r#"["\u003ca\u0026b\u003e\u2028\u2029"]"#),

@@ -1,0 +1,165 @@
+//! Values recorded from the reference scheduler.
+
+use inlane_text::{
+    Api, BlockHasher, BlockSize, Limits, MediaRules, Modality, RequestError, ScanError, Scanner,
+    Sink, TokenCollector, VideoEstimate, chain, seed,
+};
+use std::num::NonZeroU32;
+
+fn tokens(size: u32) -> BlockSize {
+    BlockSize::Tokens(NonZeroU32::new(size).expect("not zero"))
+}
+
+fn hashes(model: &str, salt: &str, block: u32, prompts: &[&[u32]]) -> Vec<Vec<String>> {
+    let mut hasher = BlockHasher::new(tokens(block), 100);
+    for ids in prompts {
+        hasher.begin_prompt();
+        hasher.token_ids(ids);
+        hasher.end_prompt();
+    }
+    let start = seed(model, salt);
+    let hex =
+        |contents: &[u64]| chain(contents, start).map(|hash| format!("{hash:016x}")).collect();
+    hasher.prompts().map(|prompt| hex(prompt.contents)).collect()
+}
+
+fn collect(api: Api, body: &str) -> TokenCollector {
+    let mut scanner = Scanner::new(api, Limits::default(), TokenCollector::new());
+    scanner.feed(body.as_bytes()).expect("valid");
+    scanner.finish().expect("a request");
+    assert!(!scanner.needs_second_pass());
+    scanner.sink().clone()
+}
+
+#[test]
+fn block_hashes() {
+    let ids: Vec<u32> = (0..200).collect();
+    assert_eq!(
+        hashes("llama", "", 64, &[&ids]),
+        [["4b4e425978615622", "72cf2ef1006f2d73", "084518dccfeb77dd", "1c2dc9838b2754f3"]]
+    );
+    assert_eq!(
+        hashes("model-a", "s", 4, &[&[1, 2, 3, 4, 5, 6]]),
+        [["f198522491c705b3", "6b1b99f6dcb8f4df"]]
+    );
+    assert_eq!(
+        hashes("model-a", "", 4, &[&[1, 2, 3, 4], &[1, 2, 3, 4]]),
+        [["df6c579744e12147"], ["df6c579744e12147"]]
+    );
+    assert_eq!(hashes("m", "", 4, &[]), Vec::<Vec<String>>::new());
+    assert_eq!(hashes("m", "", 4, &[&[]]), [Vec::<String>::new()]);
+}
+
+#[test]
+fn a_prompt_from_a_body_hashes_like_its_tokens() {
+    let mut scanner =
+        Scanner::new(Api::Completions, Limits::default(), BlockHasher::new(tokens(64), 100));
+    let ids: Vec<String> = (0..200).map(|id| id.to_string()).collect();
+    scanner.feed(format!(r#"{{"prompt":[{}]}}"#, ids.join(",")).as_bytes()).expect("valid");
+    scanner.finish().expect("a request");
+    let prompt = scanner.sink().prompts().next().expect("a prompt");
+    assert_eq!((prompt.tokens, prompt.bytes), (200, 800));
+    let first = chain(prompt.contents, seed("llama", "")).next();
+    assert_eq!(first, Some(0x4b4e425978615622));
+}
+
+#[test]
+fn estimated_tokens() {
+    let completion = collect(Api::Completions, r#"{"prompt":"!hi!"}"#);
+    assert_eq!(completion.prompts()[0].tokens, [0x21696821]);
+
+    let chat = collect(
+        Api::ChatCompletions,
+        r#"{"model":"m","messages":[{"role":"user","content":[
+            {"type":"text","text":"What is it?"},
+            {"type":"image_url","image_url":{"url":"http://x/y.png"}}]}]}"#,
+    );
+    let prompt = &chat.prompts()[0];
+    assert_eq!(prompt.tokens.len(), 229);
+    assert_eq!(
+        prompt.tokens[..8],
+        [
+            1919251317, 1952540759, 544434464, 4158569, 2501407695, 2501407695, 2501407695,
+            2501407695
+        ]
+    );
+    let [feature] = prompt.features[..] else { panic!("one image") };
+    assert_eq!((feature.modality, feature.offset, feature.length), (Modality::Image, 4, 225));
+    assert_eq!(feature.to_string(), "image a090cef6951873cf 4+225");
+}
+
+#[test]
+fn media_estimates() {
+    let chat = collect(
+        Api::ChatCompletions,
+        r#"{"messages":[{"content":[
+            {"type":"video_url","video_url":{"url":"v"}},
+            {"type":"input_audio","input_audio":{"data":"abcdef","format":"wav"}},
+            {"type":"input_audio","input_audio":{"data":"x"}}]}]}"#,
+    );
+    let lengths: Vec<u32> = chat.prompts()[0].features.iter().map(|f| f.length).collect();
+    assert_eq!(lengths, [4500, 3, 1]);
+
+    let mut scanner = Scanner::new(Api::ChatCompletions, Limits::default(), TokenCollector::new());
+    let video = VideoEstimate { seconds: 1.0, frames_per_second: 1.0, ..Default::default() };
+    scanner.set_media_rules(MediaRules { video_tokens: video.tokens(), ..Default::default() });
+    scanner
+        .feed(br#"{"messages":[{"content":[{"type":"video_url","video_url":{"url":"v"}}]}]}"#)
+        .expect("valid");
+    scanner.finish().expect("a request");
+    assert_eq!(scanner.sink().prompts()[0].tokens.len(), 225);
+}
+
+#[test]
+fn error_texts() {
+    let refused = |api, body: &str| {
+        let mut scanner = Scanner::new(api, Limits::default(), ());
+        let fed = scanner.feed(body.as_bytes());
+        let error = fed.err().or_else(|| scanner.finish().err()).expect("refused");
+        assert_eq!(scanner.feed(b" "), Err(error), "an error stays");
+        error
+    };
+    let chat = "invalid chat completions request: must have valid messages field";
+    for body in [
+        "{}",
+        r#"{"messages":[]}"#,
+        r#"{"messages":null}"#,
+        r#"{"messages":"hi"}"#,
+        r#"{"messages":["hi"]}"#,
+        r#"{"messages":[{"role":5}]}"#,
+        r#"{"messages":[{"content":5}]}"#,
+        r#"{"messages":[{"content":["hi"]}]}"#,
+        r#"{"messages":[{"content":[{"type":"image_url","image_url":"http://x/y.png"}]}]}"#,
+    ] {
+        assert_eq!(refused(Api::ChatCompletions, body).to_string(), chat, "{body}");
+    }
+    let completion = "invalid completions request: must have prompt field";
+    for body in [
+        "{}",
+        r#"{"prompt":""}"#,
+        r#"{"prompt":[]}"#,
+        r#"{"prompt":null}"#,
+        r#"{"prompt":{"a":1}}"#,
+        r#"{"prompt":[[1,2],[3]]}"#,
+        r#"{"prompt":["a",1]}"#,
+        r#"{"prompt":[1,"a"]}"#,
+        r#"{"prompt":[1.0]}"#,
+        r#"{"prompt":[-1]}"#,
+        r#"{"prompt":[4294967296]}"#,
+    ] {
+        assert_eq!(refused(Api::Completions, body).to_string(), completion, "{body}");
+    }
+    for body in ["[1,2]", "5", "null", "\"x\""] {
+        let error = refused(Api::Completions, body);
+        assert_eq!(error, ScanError::Request(RequestError::NotAnObject), "{body}");
+        assert!(error.to_string().starts_with("error unmarshaling request bodyMap: "));
+    }
+    assert_eq!(
+        refused(Api::Completions, "").to_string(),
+        "error unmarshaling request bodyMap: unexpected end of the body at byte 0"
+    );
+    assert_eq!(
+        refused(Api::Completions, "{\"a\":tru}").to_string(),
+        "error unmarshaling request bodyMap: expected a value at byte 8"
+    );
+}
