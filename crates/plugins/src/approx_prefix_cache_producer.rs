@@ -275,7 +275,7 @@ mod tests {
     fn block_sizes() {
         let unit = |parameters: &str| {
             let (world, producer, _) = world(1, parameters);
-            let metrics = &Metrics { cache_block_size: vec![32], ..world.columns.metrics.clone() };
+            let metrics = &Metrics { cache_block_size: vec![32], ..world.columns.metrics };
             producer.roles.producer.as_ref().unwrap().block_unit(metrics, 0).unwrap()
         };
         assert_eq!(unit(""), BlockUnit::Tokens(64));
