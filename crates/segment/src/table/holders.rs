@@ -150,6 +150,12 @@ impl Holders {
         Self(self.0 & !(LANE_MASK << shift) | lane(slot) << shift)
     }
 
+    /// Whether two inline words name the same slots in the same lanes.
+    #[inline]
+    pub(super) fn same_lanes(self, other: Self) -> bool {
+        (self.0 ^ other.0) << (64 - VERSION_SHIFT) == 0
+    }
+
     /// The slots of an inline word.
     #[inline]
     pub(super) fn lanes(self) -> impl Iterator<Item = u16> {

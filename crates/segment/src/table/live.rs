@@ -1,17 +1,17 @@
 //! The slots that have held every block of a prefix so far.
 
-use super::reader::{Buffer, Found, MAX_WORDS};
+use super::cursor::{MAX_WORDS, Set};
 
 /// A shrinking set of slots, and the holders of the block looked at last.
 ///
 /// Only words with a bit set are ever visited: a handful of endpoints among thousands costs a
 /// handful of words.
 pub(super) struct Live {
-    slots: Buffer,
+    slots: [u64; MAX_WORDS],
     /// Bit i: `slots[i]` is not zero.
     active: [u64; MAX_WORDS / 64],
     /// Holders of the last block, among the active words.
-    holders: Buffer,
+    holders: [u64; MAX_WORDS],
 }
 
 impl Live {
@@ -20,8 +20,8 @@ impl Live {
     }
 
     /// Starts with the holders of the first block.
-    pub(super) fn begin(&mut self, found: &Found, buffer: &Buffer) {
-        found.for_each(buffer, |slot| {
+    pub(super) fn begin(&mut self, holders: &Set) {
+        holders.for_each(|slot| {
             let word = usize::from(slot) / 64;
             if let Some(bits) = self.slots.get_mut(word) {
                 *bits |= 1 << (slot % 64);
@@ -35,21 +35,18 @@ impl Live {
     }
 
     /// Whether all of the set are among these holders, which are kept for [`Live::retain`].
-    pub(super) fn within(&mut self, found: &Found, buffer: &Buffer) -> bool {
-        match *found {
-            Found::Bitmap(words) => {
-                for_each_active(self.active, |word| {
-                    self.holders[word] = if word < words { buffer[word] } else { 0 };
-                });
-            }
-            _ => {
-                for_each_active(self.active, |word| self.holders[word] = 0);
-                found.for_each(buffer, |slot| {
-                    if let Some(bits) = self.holders.get_mut(usize::from(slot) / 64) {
-                        *bits |= 1 << (slot % 64);
-                    }
-                });
-            }
+    pub(super) fn within(&mut self, holders: &Set) -> bool {
+        if let Some(bits) = holders.bits() {
+            for_each_active(self.active, |word| {
+                self.holders[word] = bits.get(word).copied().unwrap_or(0);
+            });
+        } else {
+            for_each_active(self.active, |word| self.holders[word] = 0);
+            holders.for_each(|slot| {
+                if let Some(bits) = self.holders.get_mut(usize::from(slot) / 64) {
+                    *bits |= 1 << (slot % 64);
+                }
+            });
         }
         let mut within = true;
         for_each_active(self.active, |word| within &= self.slots[word] & !self.holders[word] == 0);

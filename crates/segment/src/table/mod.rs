@@ -1,6 +1,8 @@
 //! The block table.
 
+mod ahead;
 mod arena;
+mod cursor;
 mod directory;
 mod holders;
 mod layout;
@@ -8,12 +10,16 @@ mod live;
 mod membership;
 mod memory;
 mod nodes;
+mod prefix;
 mod reader;
 mod recency;
 mod recover;
-mod runs;
+mod ring;
+mod tally;
 mod writer;
 
 pub use layout::{DEFAULT_CAPACITY, MAX_SLOTS, TableError, TableSpec};
+pub use prefix::{Drained, PrefixError, PrefixIndex, PrefixOwner, PrefixSpec};
 pub use reader::TableReader;
+pub use ring::{Pick, PickRing};
 pub use writer::{TableStats, TableWriter};

@@ -14,11 +14,12 @@ use crate::words::WordsMut;
 pub(super) struct Nodes {
     /// Unit + 1, or 0. Allocated zeroed, so untouched parts cost no memory.
     cells: Vec<u32>,
+    len: usize,
 }
 
 impl Nodes {
     pub(super) fn new(layout: &Layout) -> Self {
-        Self { cells: vec![0; layout.units() * NODE_INDEX_NUM / NODE_INDEX_DEN + 1] }
+        Self { cells: vec![0; layout.units() * NODE_INDEX_NUM / NODE_INDEX_DEN + 1], len: 0 }
     }
 
     /// The node of `held`.
@@ -33,6 +34,7 @@ impl Nodes {
             cell = self.after(cell);
         }
         self.cells[cell] = unit + 1;
+        self.len += 1;
     }
 
     /// Forgets the node of `held` and returns it.
@@ -51,12 +53,13 @@ impl Nodes {
             }
         }
         self.cells[gap] = 0;
+        self.len -= 1;
         Some(unit)
     }
 
-    /// Bytes of this index.
+    /// Bytes of this index, as far as it is used.
     pub(super) fn bytes(&self) -> usize {
-        self.cells.len() * size_of::<u32>()
+        self.len * size_of::<u32>() * NODE_INDEX_NUM / NODE_INDEX_DEN
     }
 
     fn cell_of<M: WordsMut>(&self, table: &Table<M>, held: Held) -> Option<usize> {

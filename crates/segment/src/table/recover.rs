@@ -67,6 +67,12 @@ fn validate_entries<M: WordsMut>(writer: &mut TableWriter<M>) {
         for bucket in writer.table.probe(writer.table.key(position)).take(away) {
             passed[bucket] += 1;
         }
+        let holders = writer.table.holders(position);
+        let owner = holders.owner();
+        if owner.is_some_and(|owner| !writer.table.is_member(holders, owner)) {
+            // The owner was being taken out of the record; somebody else inherits below.
+            writer.table.set_holders(position, holders.with_owner(None));
+        }
     }
     for (bucket, &count) in passed.iter().enumerate() {
         if writer.table.overflow(bucket) != count {
@@ -100,6 +106,10 @@ fn drop_entry<M: WordsMut>(writer: &mut TableWriter<M>, position: usize) {
 /// record lies inside of the arena.
 fn displacement_if_sound<M: WordsMut>(table: &Table<M>, position: usize) -> Option<usize> {
     let holders = table.holders(position);
+    // The owner field of a record has room for slots that no table has.
+    if holders.owner().is_some_and(|owner| usize::from(owner) >= table.layout.slots) {
+        return None;
+    }
     if let Kind::Record(Record { shape, unit }) = holders.kind() {
         let words = shape.words(&table.layout);
         if unit as usize + words.div_ceil(2) > table.layout.units() {
@@ -117,10 +127,7 @@ fn displacement_if_sound<M: WordsMut>(table: &Table<M>, position: usize) -> Opti
             seen[word] |= bit;
         }
     });
-    let owned = holders.owner().is_none_or(|owner| {
-        usize::from(owner) < table.layout.slots && table.is_member(holders, owner)
-    });
-    if sound && owned && members > 0 { table.displacement(position) } else { None }
+    if sound && members > 0 { table.displacement(position) } else { None }
 }
 
 /// The slot's nodes, oldest first, with the arena cells among them claimed.

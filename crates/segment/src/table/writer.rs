@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use super::ahead::GROUP;
 use super::arena::{Arena, NODE};
 use super::layout::{TableError, TableSpec};
 use super::membership::Full;
@@ -105,7 +106,13 @@ impl<M: WordsMut> TableWriter<M> {
         if !self.serves(slot) {
             return 0;
         }
-        hashes.iter().filter(|&&hash| self.insert(slot, hash)).count()
+        let mut added = 0;
+        for group in hashes.chunks(GROUP) {
+            // Only for its loads: what the group's buckets and records are waited for together.
+            self.table.locate(group);
+            added += group.iter().filter(|&&hash| self.insert(slot, hash)).count();
+        }
+        added
     }
 
     /// Ends the holding of one block. Returns whether the slot held it.
