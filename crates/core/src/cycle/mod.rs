@@ -26,6 +26,7 @@ mod scratch;
 
 pub use scratch::{Failures, Scratch};
 
+use crate::columns::Metrics;
 use crate::decision::{Decision, PluginError, ProfileIx, ScheduleError};
 use crate::effect::PluginIx;
 use crate::endpoint::EndpointIx;
@@ -42,10 +43,8 @@ impl Plan {
     }
 
     /// The block unit in which a request's prompts should be hashed while the body is read: that
-    /// of the first producer that has a wish. The metrics must have been filled.
-    pub fn block_unit(&self, scratch: &Scratch) -> Option<BlockUnit> {
-        let first = *scratch.candidates.first()?;
-        let metrics = &scratch.columns.metrics;
+    /// of the first producer that has a wish. `metrics` must hold the numbers of endpoint `first`.
+    pub fn block_unit(&self, metrics: &Metrics, first: EndpointIx) -> Option<BlockUnit> {
         self.config.producers.iter().find_map(|&plugin| {
             let producer = self.roles(plugin)?.producer.as_deref()?;
             isolate(|| Ok(producer.block_unit(metrics, first))).ok().flatten()

@@ -1,0 +1,10 @@
+//! The module's metrics, under the endpoint picker's names.
+//!
+//! Series are atomics behind handles. A worker looks a set of labels up once and keeps the handles
+//! ([`families::Families::model`]); after that, recording is a few atomic additions, without lock
+//! or lookup. The text is rendered when somebody asks for it.
+
+pub mod buckets;
+pub mod families;
+
+pub use families::{Families, ModelLabels, ModelSeries};

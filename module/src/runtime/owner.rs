@@ -1,0 +1,52 @@
+//! The owner thread: the one writer of the prefix indexes of this process.
+//!
+//! Workers leave their picks in bounded rings. The thread applies them soon while there are any, and
+//! looks seldom while there are none.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use inlane_plugins::prefix::PrefixIndex;
+
+use super::Runtime;
+
+/// Pause after a pass that found something.
+const BUSY: Duration = Duration::from_micros(200);
+/// Longest pause.
+const IDLE: Duration = Duration::from_millis(2);
+
+/// Starts the thread.
+pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
+    let run = move || {
+        let (mut pause, mut topology) = (IDLE, 0);
+        while let Some(runtime) = runtime.upgrade() {
+            let applied = pass(&runtime, &mut topology);
+            drop(runtime);
+            pause = if applied > 0 { BUSY } else { (pause * 2).min(IDLE) };
+            std::thread::sleep(pause);
+        }
+    };
+    std::thread::Builder::new()
+        .name("inlane-owner".into())
+        .spawn(run)
+        .map(drop)
+        .map_err(|e| format!("the owner thread cannot be started: {e}"))
+}
+
+/// Applies what waits; with a new topology forgets the endpoints that left. Answers how many picks
+/// there were.
+fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
+    let prefixes = runtime.kept.all::<PrefixIndex>();
+    if runtime.reset_prefixes.swap(false, Ordering::AcqRel) {
+        prefixes.iter().for_each(|(_, index)| index.reset());
+    }
+    let served = runtime.served();
+    if let Some(serving) = served.serving()
+        && *topology != serving.topology_generation
+    {
+        *topology = serving.topology_generation;
+        prefixes.iter().for_each(|(_, index)| index.retain(serving.endpoints()));
+    }
+    prefixes.iter().map(|(_, index)| index.drain()).sum()
+}

@@ -1,0 +1,335 @@
+//! The watcher thread: follows the segment and publishes what it says.
+//!
+//! It looks at a few generation words every [`TICK`]. When a document has changed it copies it out,
+//! validates and compiles it, lets the main thread add the hosts, and swaps what workers see. A
+//! document that cannot be used is reported back through the ledger; the last good one stays.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use envoy_proxy_dynamic_modules_rust_sdk::{envoy_log_error, envoy_log_info, envoy_log_warn};
+use inlane_core::config::{self, LoadedConfig};
+use inlane_core::endpoint::{EndpointSet, Slot};
+use inlane_core::plan::{Plan, StaleMetrics as PlanStaleMetrics};
+use inlane_core::snapshot::{ConfigDocument, Pool, Topology};
+use inlane_segment::{Document, Ledger, SnapshotReader};
+
+use super::served::{Served, Serving, Unserved, slot_generation};
+use super::{HostChange, Runtime};
+use crate::clock;
+use crate::settings::StaleMetrics;
+
+/// How often the thread looks.
+const TICK: Duration = Duration::from_millis(5);
+/// How often it tries to open a segment that is not there.
+const REOPEN: Duration = Duration::from_millis(100);
+/// How long an added endpoint waits for Envoy's main thread before it is published regardless.
+const HOSTS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a worker may still be in the middle of a decision on what was served before.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Starts the thread.
+pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
+    let run = move || {
+        let mut watcher = Watcher::default();
+        while let Some(runtime) = runtime.upgrade() {
+            watcher.tick(&runtime);
+            drop(runtime);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new()
+        .name("inlane-watcher".into())
+        .spawn(run)
+        .map(drop)
+        .map_err(|e| format!("the watcher thread cannot be started: {e}"))
+}
+
+/// An endpoint on its way out.
+#[derive(Debug)]
+struct Leaving {
+    slot: Slot,
+    address: String,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Watcher {
+    reader: Option<SnapshotReader>,
+    next_open: Option<Instant>,
+    /// The last complaint, so that it is logged once.
+    complaint: String,
+    ledger: Option<Arc<Ledger>>,
+    /// Generation looked at, and the configuration that is served, with its own generation.
+    config_seen: Option<u64>,
+    config: Option<(u64, Arc<LoadedConfig>)>,
+    topology_seen: Option<u64>,
+    topology: Option<(Pool, Arc<EndpointSet>)>,
+    present: BTreeMap<(u32, u32), String>,
+    leaving: Vec<Leaving>,
+    /// A topology that is accepted once no worker can be in the middle of a decision on an older.
+    accepting: Option<(Instant, u64)>,
+    epoch: u64,
+}
+
+impl Watcher {
+    fn tick(&mut self, runtime: &Runtime) {
+        let changed = self.follow(runtime);
+        let Some(reader) = &self.reader else { return };
+        let age = reader.heartbeat_age();
+        let heartbeat = clock::now_ns().saturating_sub(age.as_nanos() as u64);
+        runtime.heartbeat_ns.store(heartbeat, Ordering::Relaxed);
+
+        let new_config = self.read_config(runtime);
+        let new_topology = self.read_topology();
+        if changed || new_config || new_topology {
+            self.publish(runtime);
+        }
+        self.let_go(runtime);
+    }
+
+    /// Opens the segment or follows it. Answers whether the snapshot is another one.
+    fn follow(&mut self, runtime: &Runtime) -> bool {
+        let outcome = match &mut self.reader {
+            Some(reader) => reader.poll(),
+            None => {
+                let now = Instant::now();
+                if self.next_open.is_some_and(|next| now < next) {
+                    return false;
+                }
+                self.next_open = Some(now + REOPEN);
+                SnapshotReader::open(runtime.segment_dir()).map(|reader| {
+                    self.reader = Some(reader);
+                    true
+                })
+            }
+        };
+        match outcome {
+            Ok(changed) => {
+                if changed {
+                    self.complaint.clear();
+                    self.config_seen = None;
+                    self.topology_seen = None;
+                }
+                let renewed = self.renew_ledger(runtime, changed);
+                changed | renewed
+            }
+            Err(error) => {
+                self.complain(error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Makes a ledger when there is none, when the directory was made anew, or when the segment
+    /// has more slots than the ledger. Claims in an old ledger end there.
+    fn renew_ledger(&mut self, runtime: &Runtime, changed: bool) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        let slots = reader.snapshot().shape().slots;
+        let good = |ledger: &Arc<Ledger>| {
+            let file = runtime.segment_dir().join(ledger.file_name());
+            ledger.capacity() >= slots && (!changed || file.exists())
+        };
+        if self.ledger.as_ref().is_some_and(good) {
+            return false;
+        }
+        match Ledger::create(runtime.segment_dir(), slots) {
+            Ok(ledger) => {
+                self.ledger = Some(Arc::new(ledger));
+                true
+            }
+            Err(error) => {
+                self.complain(format!("the ledger cannot be made: {error}"));
+                false
+            }
+        }
+    }
+
+    fn complain(&mut self, complaint: String) {
+        if self.complaint != complaint {
+            envoy_log_warn!("inlane: {complaint}");
+            self.complaint = complaint;
+        }
+    }
+
+    fn read_config(&mut self, runtime: &Runtime) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        let snapshot = reader.snapshot();
+        let generation = snapshot.document_generation(Document::Config);
+        if self.config_seen == Some(generation) {
+            return false;
+        }
+        let document = match snapshot.document(Document::Config) {
+            Ok(Some(document)) => document,
+            Ok(None) => return false,
+            Err(error) => {
+                self.complain(error.to_string());
+                return false;
+            }
+        };
+        self.config_seen = Some(document.generation);
+        let parsed = serde_json::from_slice::<ConfigDocument>(&document.bytes)
+            .map_err(|e| format!("configuration document: {e}"));
+        let registry = (runtime.registry)();
+        let loaded = parsed.and_then(|parsed| {
+            config::load(&parsed, &registry, &runtime.kept).map_err(|e| e.to_string())
+        });
+        match loaded {
+            Ok(config) => {
+                envoy_log_info!(
+                    "inlane: configuration generation {} accepted",
+                    document.generation
+                );
+                for warning in &config.warnings {
+                    envoy_log_warn!("inlane: configuration: {warning}");
+                }
+                self.config = Some((document.generation, Arc::new(config)));
+                true
+            }
+            Err(error) => {
+                envoy_log_error!(
+                    "inlane: configuration generation {} refused, the last one stays: {error}",
+                    document.generation
+                );
+                if let Some(ledger) = &self.ledger {
+                    ledger.refuse_config(document.generation, &error);
+                }
+                false
+            }
+        }
+    }
+
+    fn read_topology(&mut self) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        let snapshot = reader.snapshot();
+        let generation = snapshot.document_generation(Document::Topology);
+        if self.topology_seen == Some(generation) {
+            return false;
+        }
+        let document = match snapshot.document(Document::Topology) {
+            Ok(Some(document)) => document,
+            Ok(None) => return false,
+            Err(error) => {
+                self.complain(error.to_string());
+                return false;
+            }
+        };
+        self.topology_seen = Some(document.generation);
+        match serde_json::from_slice::<Topology>(&document.bytes) {
+            Ok(topology) => {
+                let set = topology.endpoint_set(document.generation);
+                self.topology = Some((topology.pool, Arc::new(set)));
+                true
+            }
+            Err(error) => {
+                envoy_log_error!("inlane: topology document refused: {error}");
+                false
+            }
+        }
+    }
+
+    /// Brings hosts and ledger in line with the topology and swaps what workers see.
+    fn publish(&mut self, runtime: &Runtime) {
+        let (Some(reader), Some(ledger)) = (&self.reader, &self.ledger) else { return };
+        let snapshot = reader.snapshot().clone();
+        let ledger = Arc::clone(ledger);
+        let topology = self.topology.clone();
+        if let Some((_, set)) = &topology {
+            self.add_hosts(runtime, set, &ledger);
+        }
+        let state = match (topology, &self.config) {
+            (None, _) => Err(Unserved::NoTopology),
+            (_, None) => Err(Unserved::NoConfiguration),
+            (Some((pool, set)), Some((config_generation, config))) => {
+                let stale = match runtime.settings.stale_metrics {
+                    StaleMetrics::Neutral => PlanStaleMetrics::Mean,
+                    StaleMetrics::LastKnown => PlanStaleMetrics::Trust,
+                };
+                let topology_generation = set.generation();
+                ledger.accept_config(*config_generation);
+                self.accepting = Some((Instant::now(), topology_generation));
+                Ok(Serving {
+                    plan: Plan::new(Arc::clone(config), set).with_stale_metrics(stale),
+                    snapshot,
+                    ledger,
+                    pool,
+                    config_generation: *config_generation,
+                    topology_generation,
+                })
+            }
+        };
+        self.epoch += 1;
+        let present = self.topology.as_ref().map(|(_, set)| Arc::clone(set));
+        runtime.publish(Served { epoch: self.epoch, state });
+        runtime.kept.release_unused();
+        if let Some(set) = present {
+            self.retire_hosts(runtime, &set);
+        }
+    }
+
+    /// Gives new endpoints their ledger cell and their host before workers can choose them.
+    fn add_hosts(&mut self, runtime: &Runtime, set: &EndpointSet, ledger: &Ledger) {
+        let mut added = Vec::new();
+        for endpoint in set.as_slice() {
+            let slot = endpoint.slot;
+            if let Some(generation) = slot_generation(slot)
+                && let Err(error) = ledger.adopt(slot.index, generation)
+            {
+                envoy_log_warn!("inlane: {} has no ledger cell: {error}", endpoint.id);
+            }
+            let key = (slot.index, slot.generation);
+            if self.present.get(&key) != Some(&endpoint.host_port) {
+                self.present.insert(key, endpoint.host_port.clone());
+                self.leaving.retain(|leaving| leaving.slot != slot);
+                added.push(HostChange::Add { slot, address: endpoint.host_port.clone() });
+            }
+        }
+        if !added.is_empty() {
+            runtime.clusters.change(&added, HOSTS_LIMIT);
+        }
+    }
+
+    /// Takes endpoints that are gone out of the host table; their hosts follow later.
+    fn retire_hosts(&mut self, runtime: &Runtime, set: &EndpointSet) {
+        let stays: std::collections::HashSet<(u32, u32)> =
+            set.as_slice().iter().map(|e| (e.slot.index, e.slot.generation)).collect();
+        let gone: Vec<_> = self.present.keys().filter(|k| !stays.contains(k)).copied().collect();
+        let mut changes = Vec::new();
+        for key in gone {
+            let Some(address) = self.present.remove(&key) else { continue };
+            let slot = Slot { index: key.0, generation: key.1 };
+            changes.push(HostChange::Clear { slot });
+            self.leaving.push(Leaving { slot, address, since: Instant::now() });
+        }
+        if !changes.is_empty() {
+            runtime.clusters.change(&changes, Duration::ZERO);
+        }
+    }
+
+    /// Lets the hosts go whose claims are zero, or whose grace has passed.
+    fn let_go(&mut self, runtime: &Runtime) {
+        let Some(ledger) = &self.ledger else { return };
+        if let Some((_, generation)) = self.accepting.take_if(|(at, _)| at.elapsed() >= SETTLE) {
+            ledger.accept_topology(generation);
+        }
+        let mut changes = Vec::new();
+        self.leaving.retain(|leaving| {
+            let age = leaving.since.elapsed();
+            let observed = ledger.observe(leaving.slot.index);
+            let busy = slot_generation(leaving.slot) == Some(observed.generation())
+                && observed.requests() > 0;
+            let stays = age < SETTLE || (busy && age < runtime.settings.removal_grace);
+            if !stays {
+                let (slot, address) = (leaving.slot, leaving.address.clone());
+                changes.push(HostChange::Remove { slot, address });
+            }
+            stays
+        });
+        if !changes.is_empty() {
+            runtime.clusters.change(&changes, Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The request body on its way through: scanned where it lies, counted while it is held.
+//!
+//! Envoy shows a body as what it has buffered so far followed by what the current call brings, and
+//! may show the last piece in either. The reader remembers how many bytes it has scanned and goes on
+//! from there.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilter;
+use inlane_core::request::{BlockUnit, Prompt};
+use inlane_text::{Api, BlockSize, ScanError};
+
+use crate::runtime::{Runtime, Served};
+use crate::worker::{self, BodyScanner};
+
+/// Blocks hashed of one prompt at most: beyond any model's context.
+const MAX_BLOCKS: usize = 1 << 20;
+
+/// Scans one body and accounts for its bytes.
+pub struct BodyReader {
+    runtime: Arc<Runtime>,
+    scanner: Option<Box<BodyScanner>>,
+    unit: BlockUnit,
+    scanned: usize,
+    held: u64,
+}
+
+impl BodyReader {
+    /// A reader for a body of `api`. The block unit is that of what is served now.
+    pub fn new(runtime: &Arc<Runtime>, api: Api, served: &Served) -> Self {
+        let unit = served.serving().and_then(|serving| serving.block_unit());
+        let unit = unit.unwrap_or(BlockUnit::Tokens(64));
+        let size = match unit {
+            BlockUnit::Bytes(n) => BlockSize::Bytes(NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN)),
+            BlockUnit::Tokens(n) => {
+                BlockSize::Tokens(NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
+            }
+        };
+        let scanner = worker::with(runtime, |w| w.take_scanner(api, size, MAX_BLOCKS));
+        Self { runtime: Arc::clone(runtime), scanner, unit, scanned: 0, held: 0 }
+    }
+
+    /// Bytes that Envoy holds or has received of the body so far.
+    pub fn size<EHF: EnvoyHttpFilter>(envoy: &mut EHF) -> u64 {
+        (envoy.get_buffered_request_body_size() + envoy.get_received_request_body_size()) as u64
+    }
+
+    /// Accounts for the body's present size. `false` when all streams together would hold more than
+    /// `limit`.
+    pub fn hold(&mut self, size: u64, limit: u64) -> bool {
+        let more = size.saturating_sub(self.held);
+        let before = self.runtime.held_bytes.fetch_add(more, Ordering::Relaxed);
+        self.held += more;
+        before.saturating_add(more) <= limit
+    }
+
+    /// Gives the account back: the body has gone upstream, or nowhere.
+    pub fn let_go(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.runtime.held_bytes.fetch_sub(held, Ordering::Relaxed);
+    }
+
+    /// Scans what has not been scanned yet.
+    ///
+    /// # Errors
+    /// A body that is no JSON, or no request of its API.
+    pub fn scan<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
+        let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
+        let buffered = envoy.get_buffered_request_body_size();
+        let in_buffer = buffered > self.scanned;
+        let mut skip = if in_buffer { self.scanned } else { self.scanned - buffered };
+        let mut scanned = self.scanned;
+        let mut outcome = Ok(());
+        let mut feed = |chunk: &[u8]| {
+            let fresh = chunk.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(chunk.len());
+            scanned += fresh.len();
+            if outcome.is_ok() && !fresh.is_empty() {
+                outcome = scanner.feed(fresh);
+            }
+        };
+        if in_buffer {
+            envoy.for_each_buffered_request_body_chunk(&mut feed);
+        }
+        envoy.for_each_received_request_body_chunk(&mut feed);
+        self.scanned = scanned;
+        outcome
+    }
+
+    /// Completes the scan; a body in an unusual key order is read once more.
+    ///
+    /// # Errors
+    /// A body that is no JSON, or no request of its API.
+    pub fn finish<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
+        self.scan(envoy)?;
+        let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
+        scanner.finish()?;
+        if scanner.needs_second_pass() {
+            let mut body = Vec::new();
+            envoy.for_each_buffered_request_body_chunk(&mut |chunk| body.extend_from_slice(chunk));
+            envoy.for_each_received_request_body_chunk(&mut |chunk| body.extend_from_slice(chunk));
+            scanner.second_pass(&[&body])?;
+        }
+        Ok(())
+    }
+
+    /// The scanner, once the body is complete.
+    pub fn scanner(&self) -> Option<&BodyScanner> {
+        self.scanner.as_deref()
+    }
+
+    /// The prompts in the core's terms.
+    pub fn prompts(&self) -> Vec<Prompt<'_>> {
+        let blocks = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+        blocks
+            .map(|prompt| Prompt::Blocks {
+                unit: self.unit,
+                tokens: prompt.tokens,
+                contents: prompt.contents,
+            })
+            .collect()
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        self.let_go();
+        if let Some(scanner) = self.scanner.take() {
+            worker::with(&self.runtime, |worker| worker.put_scanner(scanner));
+        }
+    }
+}

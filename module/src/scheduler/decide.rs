@@ -1,0 +1,303 @@
+//! Pick and book: from a read request to a filed stream record.
+//!
+//! The claim is a compare-and-swap against the load that was scored. When another worker was
+//! faster the columns are refreshed and the decision is made again; after [`CONFLICTS`] of these
+//! the endpoint is booked whatever its load. So a burst sees its own picks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inlane_core::columns::{Col, InFlight};
+use inlane_core::cycle::Scratch;
+use inlane_core::decision::ScheduleError;
+use inlane_core::effect::{Effect, TokenRelease};
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::LoadSource;
+use inlane_core::request::Request;
+use inlane_segment::{Claim, ClaimError, Observed};
+
+use crate::clock;
+use crate::runtime::{Runtime, Served, Serving, slot_generation};
+use crate::settings::Settings;
+use crate::stream::{Record, Token};
+use crate::worker::Worker;
+
+/// Decisions repeated for one request because of booking conflicts.
+const CONFLICTS: u32 = 8;
+
+/// What a decision was made on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Everything that is configured.
+    Full,
+    /// The budget was used up before the data producers' turn: load only.
+    LoadOnly,
+}
+
+impl Step {
+    /// Name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::LoadOnly => "load-only",
+        }
+    }
+}
+
+/// A request as the filter has read it.
+pub struct Asked<'a> {
+    /// The request.
+    pub request: Request<'a>,
+    /// When the worker took the request up, ns.
+    pub started_ns: u64,
+}
+
+/// A decided and booked request.
+pub struct Routed {
+    /// Names the stream record.
+    pub token: Token,
+    /// `ip:port`, comma separated, in the picker's order.
+    pub destination: String,
+    /// `ip:port` in the order of attempts.
+    pub ranking: String,
+    /// Headers to set or remove.
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// Decides and books.
+///
+/// # Errors
+/// Why there is no destination. Nothing is booked then.
+pub fn decide(
+    runtime: &Runtime,
+    settings: &Settings,
+    worker: &mut Worker,
+    served: &Arc<Served>,
+    serving: &Serving,
+    asked: &Asked<'_>,
+) -> Result<Routed, ScheduleError> {
+    let mut scratch = worker.take_scratch(served, serving);
+    let outcome = run(runtime, settings, worker, served, serving, asked, &mut scratch);
+    worker.put_scratch(scratch);
+    outcome
+}
+
+fn run(
+    runtime: &Runtime,
+    settings: &Settings,
+    worker: &mut Worker,
+    served: &Arc<Served>,
+    serving: &Serving,
+    asked: &Asked<'_>,
+    scratch: &mut Scratch,
+) -> Result<Routed, ScheduleError> {
+    let plan = &serving.plan;
+    let start_ns = clock::now_ns();
+    let now_ms = start_ns / 1_000_000;
+    let request = &asked.request;
+
+    plan.begin(scratch);
+    let stale_ms = settings.metrics_stale_after.as_millis() as u64;
+    serving.fill_metrics(&mut scratch.columns.metrics, now_ms, stale_ms);
+    let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
+        Step::LoadOnly
+    } else {
+        plan.produce(request, None, serving, now_ms, scratch);
+        Step::Full
+    };
+
+    let seed = worker.seed();
+    let mut conflicts = 0;
+    let outcome = loop {
+        let target = match plan.decide(request, now_ms, seed, scratch) {
+            Ok(target) => target,
+            Err(error) => break Err(error),
+        };
+        match book(serving, scratch, target, conflicts < CONFLICTS) {
+            Ok(claims) => break Ok((target, claims)),
+            Err(ClaimError::Conflict(_)) => {
+                conflicts += 1;
+                refresh_load(serving, scratch);
+            }
+            // The endpoint has left since, or its cell is full: it cannot be booked by anybody.
+            Err(_) => break Err(ScheduleError::NoEndpoints),
+        }
+    };
+    let duration_ns = clock::now_ns().saturating_sub(start_ns);
+    runtime.metrics.conflicts.inc_by(u64::from(conflicts));
+    runtime.metrics.scheduler.observe(duration_ns as f64 * 1e-9);
+    runtime.metrics.decision.observe(duration_ns as f64 * 1e-9);
+    for (plugin, _) in scratch.failures.recent() {
+        let name = plan.plugin_name(*plugin);
+        runtime.metrics.plugin_failures.with_label_values(&[name]).inc();
+    }
+
+    let routed = match outcome {
+        Ok((target, claims)) => {
+            runtime.metrics.step(step).inc();
+            plan.apply_records(request, now_ms, seed, scratch);
+            worker.count_attempt(runtime, request.target_model, &serving.endpoints()[target]);
+            Ok(file(worker, served, serving, scratch, target, claims))
+        }
+        Err(error) => Err(error),
+    };
+    log(runtime, worker, served, serving, scratch, request, |entry| {
+        entry.duration_ns = duration_ns;
+        entry.step = step.as_str();
+        entry.conflicts = conflicts;
+        entry.error.clear();
+        if let Err(error) = &routed {
+            use std::fmt::Write;
+            let _ = write!(entry.error, "{error}");
+        }
+    });
+    routed
+}
+
+fn over_budget(started_ns: u64, now_ns: u64, budget: Duration) -> bool {
+    u128::from(now_ns.saturating_sub(started_ns)) > budget.as_nanos()
+}
+
+/// The bookings of a decision: the destination's, and those of other legs.
+struct Claims {
+    primary: Claim,
+    release: TokenRelease,
+    others: Vec<Claim>,
+}
+
+/// Books the decision's targets. With `strict` the destination's word must still be the one that
+/// was scored; nothing stays booked on an error.
+fn book(
+    serving: &Serving,
+    scratch: &Scratch,
+    target: EndpointIx,
+    strict: bool,
+) -> Result<Claims, ClaimError> {
+    let asked = |endpoint: EndpointIx| {
+        scratch.effects.iter().find_map(|effect| match effect {
+            Effect::Claim { endpoint: at, tokens, release, .. } if *at == endpoint => {
+                Some((u32::try_from(*tokens).unwrap_or(u32::MAX), *release))
+            }
+            _ => None,
+        })
+    };
+    let (tokens, release) = asked(target).unwrap_or((0, TokenRelease::End));
+    let scored = scratch.columns.get(Col::<InFlight>::at(0)).get(target as usize);
+    let scored = scored.copied().flatten().filter(|_| strict);
+    let primary = claim(serving, target, tokens, scored.map(|load| load.word))?;
+    let mut others = Vec::new();
+    for effect in &scratch.effects {
+        if let Effect::Claim { endpoint, tokens, .. } = effect
+            && *endpoint != target
+        {
+            // A leg that cannot be booked is no reason to fail the request: it is only counted less.
+            let tokens = u32::try_from(*tokens).unwrap_or(u32::MAX);
+            others.extend(claim(serving, *endpoint, tokens, None).ok());
+        }
+    }
+    Ok(Claims { primary, release, others })
+}
+
+/// Books one endpoint: against the word that was scored, or whatever it is.
+pub fn claim(
+    serving: &Serving,
+    endpoint: EndpointIx,
+    tokens: u32,
+    scored: Option<u64>,
+) -> Result<Claim, ClaimError> {
+    let slot = serving.endpoints()[endpoint].slot;
+    let generation = slot_generation(slot).ok_or(ClaimError::OutOfRange)?;
+    match scored {
+        Some(word) => serving.ledger.try_claim(slot.index, generation, Observed { word }, tokens),
+        None => serving.ledger.claim_any(slot.index, generation, tokens),
+    }
+}
+
+/// Reads the bookings again after a conflict.
+fn refresh_load(serving: &Serving, scratch: &mut Scratch) {
+    for index in 0..scratch.columns.count::<InFlight>() {
+        let column = scratch.columns.get_mut(Col::<InFlight>::at(index));
+        for (load, endpoint) in column.iter_mut().zip(serving.endpoints().as_slice()) {
+            if let Some(load) = load {
+                *load = serving.in_flight(endpoint.slot);
+            }
+        }
+    }
+}
+
+/// Files the stream record.
+fn file(
+    worker: &mut Worker,
+    served: &Arc<Served>,
+    serving: &Serving,
+    scratch: &Scratch,
+    target: EndpointIx,
+    claims: Claims,
+) -> Routed {
+    let endpoints = serving.endpoints();
+    let run = scratch.decision.primary_run();
+    let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
+    let join = |list: &[EndpointIx]| {
+        let mut text = String::with_capacity(list.len() * 22);
+        for endpoint in list {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(&endpoints[*endpoint].host_port);
+        }
+        text
+    };
+    let destination = run.map_or_else(|| join(&[target]), |run| join(&run.targets));
+    let ranking_text = join(&ranking);
+    let headers = scratch.effects.iter().filter_map(|effect| match effect {
+        Effect::RequestHeader { name, value } => Some((name.clone(), value.clone())),
+        _ => None,
+    });
+    let headers = headers.collect();
+    let token = worker.records.insert(Record {
+        served: Arc::clone(served),
+        tried: 0,
+        attempts: 0,
+        tokens: claims.primary.tokens(),
+        claim: Some(claims.primary),
+        release: claims.release,
+        more_claims: claims.others,
+        current: Some(target),
+        ranking,
+    });
+    Routed { token, destination, ranking: ranking_text, headers }
+}
+
+/// Files the decision in the log, by swapping it with the log's oldest.
+fn log(
+    runtime: &Runtime,
+    worker: &Worker,
+    served: &Arc<Served>,
+    serving: &Serving,
+    scratch: &mut Scratch,
+    request: &Request<'_>,
+    fill: impl FnOnce(&mut crate::record::Entry),
+) {
+    let scorers: usize = scratch.decision.profiles.iter().map(|run| run.scores.len() + 3).sum();
+    let limit = runtime.log.limit(serving.endpoints().len() * scorers * size_of::<f64>());
+    worker.ring.file(limit, |entry| {
+        entry.sequence = runtime.log.next_sequence();
+        entry.request_id.clear();
+        entry.request_id.push_str(request.id);
+        entry.model.clear();
+        entry.model.push_str(request.model);
+        entry.unix_ms = clock::unix_ms();
+        entry.prompt_tokens = request.token_count();
+        // The entry's old decision may be of another configuration: then it has no use as memory.
+        let same = entry.served.epoch == served.epoch && !entry.decision.profiles.is_empty();
+        if !Arc::ptr_eq(&entry.served, served) {
+            entry.served = Arc::clone(served);
+        }
+        if same {
+            std::mem::swap(&mut entry.decision, &mut scratch.decision);
+        } else {
+            entry.decision.clone_from(&scratch.decision);
+        }
+        fill(entry);
+    });
+}

@@ -1,0 +1,126 @@
+//! The response, as far as the scheduler looks at it: status, first byte, usage, end.
+
+use std::sync::Arc;
+
+use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilter;
+
+use super::usage::UsageTracker;
+use crate::clock;
+use crate::metrics::ModelSeries;
+
+/// Watches one response. Chunks pass through untouched.
+pub struct Response {
+    series: Arc<ModelSeries>,
+    received_ns: u64,
+    streaming: bool,
+    status: u32,
+    bytes: u64,
+    first_byte_ns: u64,
+    last_chunk_ns: u64,
+    ended_ns: u64,
+    usage: UsageTracker,
+}
+
+impl Response {
+    /// A response to a request that was received at `received_ns`.
+    pub fn new(series: Arc<ModelSeries>, received_ns: u64, streaming: bool) -> Self {
+        Self {
+            series,
+            received_ns,
+            streaming,
+            status: 0,
+            bytes: 0,
+            first_byte_ns: 0,
+            last_chunk_ns: 0,
+            ended_ns: 0,
+            usage: UsageTracker::default(),
+        }
+    }
+
+    /// The response's headers have arrived.
+    pub fn headers<EHF: EnvoyHttpFilter>(&mut self, envoy: &EHF, end_of_stream: bool) {
+        let status = envoy.get_response_header_value(":status");
+        let status = status.and_then(|s| std::str::from_utf8(s.as_slice()).ok()?.parse().ok());
+        self.status = status.unwrap_or(0);
+        let kind = envoy.get_response_header_value("content-type");
+        self.streaming |=
+            kind.is_some_and(|kind| kind.as_slice().starts_with(b"text/event-stream"));
+        if end_of_stream {
+            self.ended_ns = clock::now_ns();
+        }
+    }
+
+    /// A piece of the response's body. Answers whether it is the first.
+    pub fn body<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF, end_of_stream: bool) -> bool {
+        let now = clock::now_ns();
+        let size = envoy.get_received_response_body_size() as u64;
+        let first = self.bytes == 0 && size > 0;
+        if size > 0 {
+            if first {
+                self.first_byte_ns = now;
+            } else if self.streaming {
+                self.series.itl.observe(seconds(self.last_chunk_ns, now));
+            }
+            self.last_chunk_ns = now;
+            self.bytes += size;
+            let usage = &mut self.usage;
+            envoy.for_each_received_response_body_chunk(&mut |chunk| usage.chunk(chunk));
+        }
+        if end_of_stream {
+            self.ended_ns = now;
+        }
+        first
+    }
+
+    /// Envoy answers itself, in place of a pod or of the rest of its answer.
+    pub fn local_reply(&mut self, code: u32) {
+        self.status = code;
+    }
+
+    /// The stream is over.
+    pub fn end(self) {
+        self.series.ended();
+        if self.status != 200 {
+            self.series.error(if self.status == 0 { "Canceled" } else { "ModelServerError" });
+        }
+        if self.bytes > 0 {
+            let ttft = seconds(self.received_ns, self.first_byte_ns);
+            let family = if self.streaming {
+                &self.series.ttft_streaming
+            } else {
+                &self.series.ttft_buffered
+            };
+            family.observe(ttft);
+        }
+        if let Some(usage) = self.usage.usage() {
+            self.report(usage.prompt, usage.completion, usage.cached);
+        }
+        if self.ended_ns > 0 {
+            self.series.duration.observe(seconds(self.received_ns, self.ended_ns));
+            self.series.response_size.observe(self.bytes as f64);
+        }
+    }
+
+    fn report(&self, prompt: Option<u64>, completion: Option<u64>, cached: Option<u64>) {
+        if let Some(prompt) = prompt.filter(|tokens| *tokens > 0) {
+            self.series.input_tokens.observe(prompt as f64);
+        }
+        if let Some(cached) = cached {
+            self.series.cached_tokens.observe(cached as f64);
+        }
+        let Some(completion) = completion.filter(|tokens| *tokens > 0) else { return };
+        self.series.output_tokens.observe(completion as f64);
+        if self.ended_ns > 0 {
+            let duration = seconds(self.received_ns, self.ended_ns);
+            self.series.ntpot.observe(duration / completion as f64);
+            if self.streaming && completion > 1 {
+                let after_first = seconds(self.first_byte_ns, self.ended_ns);
+                self.series.tpot.observe(after_first / (completion - 1) as f64);
+            }
+        }
+    }
+}
+
+fn seconds(from_ns: u64, to_ns: u64) -> f64 {
+    to_ns.saturating_sub(from_ns) as f64 * 1e-9
+}

@@ -1,0 +1,202 @@
+//! What a worker thread keeps for itself: scratch memory, stream records, handles of metrics.
+//!
+//! One per worker and runtime, in a thread-local; no other thread ever sees it. Hooks borrow it for
+//! as long as they compute and never across a call into Envoy, which may call another hook.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use inlane_core::cycle::Scratch;
+use inlane_core::effect::TokenRelease;
+use inlane_core::rng::Rng;
+use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
+use prometheus::IntCounter;
+
+use crate::clock;
+use crate::metrics::{ModelLabels, ModelSeries};
+use crate::record::Ring;
+use crate::runtime::{Runtime, Served, Serving};
+use crate::stream::{Record, Records, Token};
+
+/// Scanners kept for reuse.
+const IDLE_SCANNERS: usize = 32;
+/// Handles of endpoint counters kept; past that the cache starts over.
+const ATTEMPT_SERIES: usize = 4_096;
+
+/// The scanner of request bodies, hashing as it goes.
+pub type BodyScanner = Scanner<BlockHasher>;
+
+/// A worker's memory for one runtime.
+pub struct Worker {
+    runtime: Weak<Runtime>,
+    epoch: u64,
+    scratch: Option<Scratch>,
+    /// Streams between decision and end.
+    pub records: Records,
+    /// Where decisions are logged.
+    pub ring: Arc<Ring>,
+    rng: Rng,
+    scanners: Vec<Box<BodyScanner>>,
+    series: HashMap<ModelLabels, Arc<ModelSeries>>,
+    attempts: HashMap<(String, String), [IntCounter; 2]>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("records", &self.records.len()).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static WORKERS: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work` with this thread's memory for `runtime`. `None` when a hook of this thread is in the
+/// middle of using it, or the thread is ending.
+pub fn with<R>(runtime: &Arc<Runtime>, work: impl FnOnce(&mut Worker) -> R) -> Option<R> {
+    WORKERS
+        .try_with(|workers| {
+            let mut workers = workers.try_borrow_mut().ok()?;
+            let mine = |w: &Worker| std::ptr::eq(w.runtime.as_ptr(), Arc::as_ptr(runtime));
+            let at = match workers.iter().position(mine) {
+                Some(at) => at,
+                None => {
+                    workers.retain(|worker| worker.runtime.strong_count() > 0);
+                    workers.push(Worker::new(runtime));
+                    workers.len() - 1
+                }
+            };
+            Some(work(&mut workers[at]))
+        })
+        .ok()
+        .flatten()
+}
+
+impl Worker {
+    fn new(runtime: &Arc<Runtime>) -> Self {
+        // Workers must not draw the same numbers: the address of the thread's own memory differs.
+        let local = 0u8;
+        let seed = clock::now_ns() ^ (std::ptr::from_ref(&local) as u64).rotate_left(32);
+        Self {
+            runtime: Arc::downgrade(runtime),
+            epoch: 0,
+            scratch: None,
+            records: Records::new(),
+            ring: runtime.log.ring(),
+            rng: Rng::new(seed),
+            scanners: Vec::new(),
+            series: HashMap::new(),
+            attempts: HashMap::new(),
+        }
+    }
+
+    /// A seed for a decision.
+    pub fn seed(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    /// Takes the scratch memory, fitted to what is served. Give it back with
+    /// [`put_scratch`](Self::put_scratch).
+    pub fn take_scratch(&mut self, served: &Served, serving: &Serving) -> Scratch {
+        match self.scratch.take() {
+            Some(scratch) if self.epoch == served.epoch => scratch,
+            Some(mut scratch) => {
+                serving.plan.begin(&mut scratch);
+                self.epoch = served.epoch;
+                scratch
+            }
+            None => {
+                self.epoch = served.epoch;
+                Scratch::new(&serving.plan)
+            }
+        }
+    }
+
+    /// Gives the scratch memory back.
+    pub fn put_scratch(&mut self, scratch: Scratch) {
+        self.scratch = Some(scratch);
+    }
+
+    /// A scanner for one body.
+    pub fn take_scanner(
+        &mut self,
+        api: Api,
+        size: BlockSize,
+        max_blocks: usize,
+    ) -> Box<BodyScanner> {
+        let mut scanner = self.scanners.pop().unwrap_or_else(|| {
+            let hasher = BlockHasher::new(size, max_blocks);
+            Box::new(Scanner::new(api, Limits::default(), hasher))
+        });
+        scanner.reset(api);
+        scanner.sink_mut().configure(size, max_blocks);
+        scanner
+    }
+
+    /// Gives a scanner back.
+    pub fn put_scanner(&mut self, scanner: Box<BodyScanner>) {
+        if self.scanners.len() < IDLE_SCANNERS {
+            self.scanners.push(scanner);
+        }
+    }
+
+    /// The metric handles of a request's labels.
+    pub fn series(&mut self, runtime: &Runtime, labels: ModelLabels) -> Arc<ModelSeries> {
+        if let Some(series) = self.series.get(&labels) {
+            return Arc::clone(series);
+        }
+        // Labels come from clients: the cache is bounded like the families behind it.
+        if self.series.len() >= ATTEMPT_SERIES {
+            self.series.clear();
+        }
+        let series = runtime.metrics.model(&labels);
+        self.series.insert(labels, Arc::clone(&series));
+        series
+    }
+
+    /// Counts a successful attempt on an endpoint.
+    pub fn count_attempt(
+        &mut self,
+        runtime: &Runtime,
+        target_model: &str,
+        endpoint: &inlane_core::endpoint::Endpoint,
+    ) {
+        let key = (target_model.to_owned(), endpoint.id.clone());
+        if self.attempts.len() >= ATTEMPT_SERIES && !self.attempts.contains_key(&key) {
+            self.attempts.clear();
+        }
+        let counters = self.attempts.entry(key).or_insert_with(|| {
+            let port = endpoint.port.to_string();
+            let (pod, namespace) = (&endpoint.pod_name, &endpoint.namespace);
+            runtime.metrics.attempts("success", target_model, pod, namespace, &port)
+        });
+        counters.iter().for_each(IntCounter::inc);
+    }
+}
+
+impl Worker {
+    /// The first byte of a stream's response has arrived: its prompt has been processed.
+    pub fn first_byte(&mut self, token: Token) {
+        let Some(record) = self.records.get_mut(token) else { return };
+        let Some(serving) = record.served.serving() else { return };
+        if record.release == TokenRelease::FirstByte
+            && let Some(claim) = &mut record.claim
+        {
+            serving.ledger.release_tokens(claim);
+        }
+        for claim in record.more_claims.drain(..) {
+            serving.ledger.release(claim);
+        }
+    }
+
+    /// A stream has ended: its bookings are released.
+    pub fn end(&mut self, token: Token) {
+        let Some(record) = self.records.remove(token) else { return };
+        let Record { served, claim, more_claims, .. } = record;
+        let Some(serving) = served.serving() else { return };
+        for claim in claim.into_iter().chain(more_claims) {
+            serving.ledger.release(claim);
+        }
+    }
+}
