@@ -3,12 +3,12 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Builds [`IdHasher`]s.
-pub type BuildIdHasher = BuildHasherDefault<IdHasher>;
+pub(crate) type BuildIdHasher = BuildHasherDefault<IdHasher>;
 
 /// One multiplication by a large odd number: enough for keys that nobody chooses to collide, which holds for
 /// serial numbers and for block keys of a simulator.
 #[derive(Default)]
-pub struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

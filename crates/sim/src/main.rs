@@ -1,1 +1,101 @@
-fn main(){}
+//! `inlane-sim`: a vLLM server without a model.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::BTreeMap, error::Error, num::NonZeroUsize, path::PathBuf, process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use inlane_sim::{
+    Cluster, Config,
+    cluster::{Layout, Spread},
+    endpoints,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Simulates a vLLM server: its API, queue, block cache and metrics, without a model and without a GPU.
+///
+/// Without any flag it serves the model `random` on http://127.0.0.1:8000. Try:
+///
+///   curl http://127.0.0.1:8000/v1/completions -d '{"model":"random","prompt":"Hello","max_tokens":20}'
+#[derive(Parser)]
+#[command(name = "inlane-sim", version, verbatim_doc_comment)]
+struct Flags {
+    #[command(flatten)]
+    config: Config,
+
+    /// Run so many independent pods in this process.
+    #[arg(long, default_value = "1", help_heading = CLUSTER)]
+    pods: NonZeroUsize,
+    /// Whether pods differ by address (127.0.0.1, 127.0.0.2, …) or by port.
+    #[arg(long, value_enum, default_value_t = Spread::Addresses, help_heading = CLUSTER)]
+    pods_on: Spread,
+    /// Threads to run the pods on; each pod stays on one.
+    #[arg(long, default_value = "1", help_heading = CLUSTER)]
+    threads: NonZeroUsize,
+    /// Write the pods to this discovery file.
+    #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
+    write_endpoints: Option<PathBuf>,
+    /// A label for the pods in the discovery file; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = CLUSTER)]
+    endpoint_label: Vec<(String, String)>,
+}
+
+const CLUSTER: &str = "Cluster";
+
+/// How long running requests may take after a request to end.
+const GRACE: Duration = Duration::from_secs(30);
+
+fn main() -> ExitCode {
+    match run(Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("inlane-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
+    let namespace = flags.config.pod_namespace.clone();
+    let model = flags.config.model.clone();
+    let layout = Layout { pods: flags.pods, spread: flags.pods_on, threads: flags.threads };
+    let cluster = Cluster::start_with(flags.config, layout)?;
+    if let Some(path) = &flags.write_endpoints {
+        let labels: BTreeMap<_, _> = flags.endpoint_label.into_iter().collect();
+        endpoints::write(path, &cluster, &namespace, &labels)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    for pod in &cluster.pods {
+        println!("{} serves {model} on http://{}", pod.name(), pod.address());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut end, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = end.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // A second signal ends the process at once.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = end.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
+        let drained = tokio::task::spawn_blocking(move || cluster.shutdown(GRACE)).await?;
+        if !drained {
+            eprintln!("inlane-sim: requests were still running after {} s", GRACE.as_secs());
+        }
+        Ok(())
+    })
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

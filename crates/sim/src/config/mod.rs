@@ -121,7 +121,10 @@ impl Config {
         self.tunables.validate()?;
         for lora in &self.lora_modules {
             if lora.base_model_name.as_ref().is_some_and(|base| *base != self.model) {
-                return Err(InvalidConfig::LoraBase { name: lora.name.clone(), model: self.model.clone() });
+                return Err(InvalidConfig::LoraBase {
+                    name: lora.name.clone(),
+                    model: self.model.clone(),
+                });
             }
         }
         Ok(())
@@ -227,11 +230,36 @@ mod tests {
     #[test]
     fn flags_of_the_reference_are_understood() {
         let config = parse(&[
-            "--port", "9000", "--model", "m", "--served-model-name", "a", "b", "--max-num-seqs", "2",
-            "--enable-kvcache", "--kv-cache-size", "64", "--block-size", "8", "--mode", "echo",
-            "--time-to-first-token", "1s", "--inter-token-latency", "50ms", "--seed", "7",
-            "--lora-modules", r#"{"name":"x","path":"/x","base_model_name":"m"}"#, r#"{"name":"y"}"#,
-            "--failure-injection-rate", "10", "--failure-types", "rate_limit", "server_error",
+            "--port",
+            "9000",
+            "--model",
+            "m",
+            "--served-model-name",
+            "a",
+            "b",
+            "--max-num-seqs",
+            "2",
+            "--enable-kvcache",
+            "--kv-cache-size",
+            "64",
+            "--block-size",
+            "8",
+            "--mode",
+            "echo",
+            "--time-to-first-token",
+            "1s",
+            "--inter-token-latency",
+            "50ms",
+            "--seed",
+            "7",
+            "--lora-modules",
+            r#"{"name":"x","path":"/x","base_model_name":"m"}"#,
+            r#"{"name":"y"}"#,
+            "--failure-injection-rate",
+            "10",
+            "--failure-types",
+            "rate_limit",
+            "server_error",
         ])
         .unwrap();
         assert_eq!(config.served_model_name, ["a", "b"]);
@@ -255,7 +283,8 @@ mod tests {
         ] {
             assert!(parse(&flags).is_err(), "{flags:?}");
         }
-        let config = parse(&["--lora-modules", r#"{"name":"x","base_model_name":"other"}"#]).unwrap();
+        let config =
+            parse(&["--lora-modules", r#"{"name":"x","base_model_name":"other"}"#]).unwrap();
         assert!(matches!(config.validate(), Err(InvalidConfig::LoraBase { .. })));
     }
 }

@@ -118,7 +118,8 @@ impl Tunables {
                 return Err(InvalidTunable::Deviation { name, mean, deviation });
             }
         }
-        let rates = [self.failure_injection_rate, self.fault_reset_rate, self.fault_unavailable_rate];
+        let rates =
+            [self.failure_injection_rate, self.fault_reset_rate, self.fault_unavailable_rate];
         if let Some(rate) = rates.into_iter().find(|rate| *rate > 100) {
             return Err(InvalidTunable::Value(format!("{rate} is not a percentage")));
         }

@@ -31,12 +31,8 @@ pub struct Snapshot {
 impl Adapters {
     /// None yet; at most `limit` may run at once.
     pub fn new(limit: usize) -> Self {
-        let mut adapters = Self {
-            limit,
-            running: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            history: Vec::new(),
-        };
+        let mut adapters =
+            Self { limit, running: BTreeMap::new(), waiting: BTreeMap::new(), history: Vec::new() };
         adapters.remember();
         adapters
     }

@@ -81,11 +81,20 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     /// A sequence with a chain of this many full blocks on the branch, and some blocks behind it.
-    Start { branch: u64, full: usize, partial: usize },
+    Start {
+        branch: u64,
+        full: usize,
+        partial: usize,
+    },
     /// The n-th running sequence needs another block, which is sealed with this key if any.
-    Grow { sequence: usize, key: Option<u64> },
+    Grow {
+        sequence: usize,
+        key: Option<u64>,
+    },
     /// The n-th running sequence ends.
-    End { sequence: usize },
+    End {
+        sequence: usize,
+    },
     Forget,
 }
 

@@ -99,7 +99,7 @@ mod tests {
 
     const IDLE: Load = Load { running: 1, limit: 5 };
 
-    fn tunables(fields: serde_json::Value) -> Tunables {
+    fn tunables(fields: &serde_json::Value) -> Tunables {
         Tunables::default().patched(fields.as_object().unwrap()).unwrap()
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn first_token_falls_with_cached_tokens() {
-        let tunables = tunables(serde_json::json!({
+        let tunables = tunables(&serde_json::json!({
             "prefill-overhead": "1ms", "prefill-time-per-token": "10us",
         }));
         let time = |cached| micros(&tunables, Prefill { prompt: 100, cached, remote: false }, IDLE);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_constant_wins_unless_told_otherwise() {
         let prefill = Prefill { prompt: 100, cached: 0, remote: false };
-        let mut tunables = tunables(serde_json::json!({
+        let mut tunables = tunables(&serde_json::json!({
             "time-to-first-token": "7ms", "prefill-time-per-token": "10us",
         }));
         assert_eq!(micros(&tunables, prefill, IDLE), 7_000);
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn transfers_replace_prefill_and_ignore_load() {
-        let tunables = tunables(serde_json::json!({
+        let tunables = tunables(&serde_json::json!({
             "kv-cache-transfer-time-per-token": "2us", "prefill-time-per-token": "1ms",
             "time-factor-under-load": 3,
         }));
@@ -139,8 +139,9 @@ mod tests {
 
     #[test]
     fn load_is_linear_in_running_requests() {
-        let tunables =
-            tunables(serde_json::json!({"inter-token-latency": "10ms", "time-factor-under-load": 2}));
+        let tunables = tunables(
+            &serde_json::json!({"inter-token-latency": "10ms", "time-factor-under-load": 2}),
+        );
         let time = |running, limit| {
             tunables.token_time(Load { running, limit }, &mut Rng::with_seed(0)).as_micros()
         };
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn noise_has_the_mean_and_the_bounds() {
-        let tunables = tunables(serde_json::json!({
+        let tunables = tunables(&serde_json::json!({
             "inter-token-latency": "100us", "inter-token-latency-std-dev": "30us",
         }));
         let mut rng = Rng::with_seed(5);

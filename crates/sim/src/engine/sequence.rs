@@ -69,11 +69,8 @@ impl<L: Listener> Sequence<L> {
 
     /// Whether the request wants no answer because too little is cached.
     pub(super) fn below_threshold(&self, cached: usize) -> bool {
-        let share = if self.prompt.is_empty() {
-            0.0
-        } else {
-            cached as f64 / self.prompt.len() as f64
-        };
+        let share =
+            if self.prompt.is_empty() { 0.0 } else { cached as f64 / self.prompt.len() as f64 };
         self.cache_threshold.is_some_and(|threshold| share < threshold)
     }
 

@@ -32,8 +32,14 @@ impl Listener for Log {
     }
 }
 
-const LIMITS: Limits =
-    Limits { running: 4, waiting: 10, adapters: 1, block_size: 4, blocks: Some(100), model_len: 1024 };
+const LIMITS: Limits = Limits {
+    running: 4,
+    waiting: 10,
+    adapters: 1,
+    block_size: 4,
+    blocks: Some(100),
+    model_len: 1024,
+};
 
 fn tunables(fields: &serde_json::Value) -> Tunables {
     Tunables::default().patched(fields.as_object().unwrap()).unwrap()
@@ -217,7 +223,8 @@ fn adapters_wait_for_a_slot_and_others_pass() {
     };
     let logs = [submit(Some("a"), 0), submit(Some("b"), 1), submit(None, 2), submit(Some("a"), 3)];
     assert_eq!((engine.running(), engine.waiting(), engine.deferred()), (3, 1, 1));
-    let shown: Vec<_> = engine.adapters().history().iter().map(|s| (&*s.running, &*s.waiting)).collect();
+    let shown: Vec<_> =
+        engine.adapters().history().iter().map(|s| (&*s.running, &*s.waiting)).collect();
     assert!(shown.contains(&("a", "b")), "{shown:?}");
     run(&mut engine, now, now + ms(10));
     assert_eq!(logs.map(|log| log.end().unwrap().elapsed), [ms(5), ms(10), ms(5), ms(5)]);

@@ -60,7 +60,11 @@ fn process(page: &mut Page) {
         ("python_gc_collections_total", "Number of times this generation was collected"),
     ] {
         let generations = ["0", "1", "2"];
-        page.bare_counter(name, help, generations.map(|g| (Labels::new([("generation", g)]), ZERO)));
+        page.bare_counter(
+            name,
+            help,
+            generations.map(|g| (Labels::new([("generation", g)]), ZERO)),
+        );
     }
     let version = [
         ("implementation", env!("CARGO_PKG_NAME")),
@@ -274,11 +278,7 @@ const HISTOGRAMS: [(&str, &str, Distribution); 16] = [
         "Histogram of maximum number of requested generation tokens.",
         Distribution::MaxGenerationTokens,
     ),
-    (
-        "vllm:request_params_n",
-        "Histogram of the n request parameter.",
-        Distribution::ParamsN,
-    ),
+    ("vllm:request_params_n", "Histogram of the n request parameter.", Distribution::ParamsN),
     (
         "vllm:request_params_max_tokens",
         "Histogram of the max_tokens request parameter.",

@@ -123,7 +123,9 @@ impl HttpStats {
     fn by_status(&self, out: &mut String, name: &str, value: impl Fn(u64) -> f64) {
         const CLASSES: [&str; 6] = ["0xx", "1xx", "2xx", "3xx", "4xx", "5xx"];
         for handler in &self.handlers {
-            for (count, class) in handler.by_class.iter().zip(CLASSES).filter(|(count, _)| **count > 0) {
+            for (count, class) in
+                handler.by_class.iter().zip(CLASSES).filter(|(count, _)| **count > 0)
+            {
                 let labels = Labels::new([
                     ("handler", handler.name),
                     ("method", handler.method),
@@ -178,7 +180,7 @@ fn sample(name: &str, labels: &Labels<'_>, value: f64, out: &mut String) {
 }
 
 const FINE: [f64; 21] = [
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 7.5,
-    10.0, 30.0, 60.0,
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0,
+    7.5, 10.0, 30.0, 60.0,
 ];
 const COARSE: [f64; 3] = [0.1, 0.5, 1.0];

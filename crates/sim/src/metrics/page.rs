@@ -335,7 +335,9 @@ mod tests {
     #[test]
     fn labels_are_sorted_and_escaped() {
         let mut out = String::new();
-        Labels::new([("model_name", "a\"b\\\n"), ("engine", "0")]).with("le", "1.0").write(&mut out);
+        Labels::new([("model_name", "a\"b\\\n"), ("engine", "0")])
+            .with("le", "1.0")
+            .write(&mut out);
         assert_eq!(out, r#"{engine="0",le="1.0",model_name="a\"b\\\n"}"#);
     }
 }

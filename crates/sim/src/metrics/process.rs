@@ -47,9 +47,11 @@ impl Process {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The second field is the program's name in parentheses, which may contain anything.
         let (_, fields) = stat.rsplit_once(") ")?;
-        let fields: Vec<f64> = fields.split(' ').map(|f| f.trim().parse().unwrap_or_default()).collect();
+        let fields: Vec<f64> =
+            fields.split(' ').map(|f| f.trim().parse().unwrap_or_default()).collect();
         let boot = fs::read_to_string("/proc/stat").ok()?;
-        let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?.parse::<f64>().ok()?;
+        let boot =
+            boot.lines().find_map(|line| line.strip_prefix("btime "))?.parse::<f64>().ok()?;
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let resident = resident.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0;

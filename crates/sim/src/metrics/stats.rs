@@ -101,13 +101,13 @@ impl Stats {
     /// All zero; token histograms reach up to `max_model_len`.
     pub fn new(max_model_len: usize) -> Self {
         let tokens = one_two_five(max_model_len);
-        let (ttft, between, latency): (Arc<[f64]>, Arc<[f64]>, Arc<[f64]>) =
-            (TTFT.into(), BETWEEN.into(), LATENCY.into());
+        let between: Arc<[f64]> = BETWEEN.into();
+        let latency: Arc<[f64]> = LATENCY.into();
         let mut distributions = std::array::from_fn(|_| Histogram::new(Arc::clone(&tokens)));
         let mut set = |name: Distribution, bounds: &Arc<[f64]>| {
             distributions[name as usize] = Histogram::new(Arc::clone(bounds));
         };
-        set(Distribution::FirstToken, &ttft);
+        set(Distribution::FirstToken, &TTFT.into());
         set(Distribution::InterToken, &between);
         set(Distribution::PerOutputToken, &between);
         set(Distribution::Decode, &latency);
@@ -159,17 +159,16 @@ fn one_two_five(limit: usize) -> Arc<[f64]> {
 }
 
 const TTFT: [f64; 22] = [
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
-    40.0, 80.0, 160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
 ];
 const BETWEEN: [f64; 19] = [
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
-    80.0,
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
 ];
 const LATENCY: [f64; 21] = [
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
     480.0, 960.0, 1920.0, 7680.0,
 ];
-const ITERATION: [f64; 13] = [
-    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0,
-];
+const ITERATION: [f64; 13] =
+    [1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];

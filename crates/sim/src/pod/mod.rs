@@ -27,7 +27,7 @@ use uuid::Uuid;
 pub(crate) use self::{
     life::Life,
     log::{LogEntry, RequestLog},
-    models::Models,
+    models::{Models, Served},
     ticket::{Running, Ticket},
 };
 use crate::{

@@ -1,0 +1,214 @@
+//! The HTTP API: paths, and what happens before a request reaches its handler.
+
+mod admin;
+mod answer;
+mod body;
+mod error;
+mod generate;
+mod request;
+mod respond;
+mod stream;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use serde::Deserialize;
+
+use self::{
+    answer::Api,
+    body::{Payload, Reset},
+    error::ApiError,
+};
+use crate::{
+    config::lora::LoraModule,
+    metrics::http::Exchange,
+    pod::{LogEntry, Pod},
+    server::Connection,
+    text::tokenizer,
+};
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Route {
+    Generate(Api),
+    Health,
+    LoadLora,
+    Metrics,
+    Models,
+    Other,
+    Ready,
+    Tokenize,
+    UnloadLora,
+}
+
+impl Route {
+    /// The route, and the name under which it is counted.
+    fn of(method: &Method, path: &str) -> (Self, &'static str) {
+        let post = match path {
+            "/v1/chat/completions" => Some((Self::Generate(Api::Chat), "/v1/chat/completions")),
+            "/v1/completions" => Some((Self::Generate(Api::Text), "/v1/completions")),
+            "/tokenize" => Some((Self::Tokenize, "/tokenize")),
+            "/v1/load_lora_adapter" => Some((Self::LoadLora, "/v1/load_lora_adapter")),
+            "/v1/unload_lora_adapter" => Some((Self::UnloadLora, "/v1/unload_lora_adapter")),
+            _ => None,
+        };
+        let get = match path {
+            "/metrics" => Some((Self::Metrics, "/metrics")),
+            "/health" => Some((Self::Health, "/health")),
+            "/health/ready" => Some((Self::Ready, "/health/ready")),
+            "/v1/models" => Some((Self::Models, "/v1/models")),
+            _ => None,
+        };
+        let known = match *method {
+            Method::POST => post,
+            Method::GET => get,
+            _ => None,
+        };
+        known.unwrap_or((Self::Other, "none"))
+    }
+}
+
+/// Answers one request, or resets its connection.
+pub(crate) async fn handle(
+    pod: Arc<Pod>,
+    connection: Connection,
+    request: Request<Incoming>,
+) -> Result<Response<Payload>, Reset> {
+    let arrived = Instant::now();
+    let (parts, incoming) = request.into_parts();
+    let (route, handler) = Route::of(&parts.method, parts.uri.path());
+    let request_bytes = body::declared_length(&parts.headers);
+    let limit = pod.config.max_request_body_size_mb as usize * 1024 * 1024;
+    let read = body::read(&parts.headers, incoming, limit).await;
+
+    let response = match (read, route) {
+        (Err(error), _) => error.into_response(),
+        (Ok(bytes), Route::Generate(api)) => {
+            let (response, id) = match fault(&pod, &connection).await? {
+                Some(error) => (error.into_response(), String::new()),
+                None => generate::generate(&pod, &connection, api, &parts.headers, &bytes).await,
+            };
+            let status = response.status().as_u16();
+            pod.log.push(LogEntry { path: handler, id, status, headers: parts.headers });
+            response
+        }
+        (Ok(bytes), route) => {
+            let path_and_query = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+            simple(&pod, &connection, route, &parts.method, path_and_query, &bytes).await
+        }
+    };
+    // Scrapes would count themselves, and are not counted by the real server either.
+    if !matches!(route, Route::Metrics | Route::Health | Route::Ready) {
+        let exchange = Exchange {
+            handler,
+            method: method_name(&parts.method),
+            status: response.status().as_u16(),
+            request_bytes,
+            response_bytes: response.body().len(),
+            elapsed: arrived.elapsed(),
+        };
+        pod.life().http.record(exchange);
+    }
+    Ok(response)
+}
+
+/// Everything but generation.
+async fn simple(
+    pod: &Arc<Pod>,
+    connection: &Connection,
+    route: Route,
+    method: &Method,
+    (path, query): (&str, &str),
+    body: &[u8],
+) -> Response<Payload> {
+    match route {
+        Route::Health => respond::empty(StatusCode::OK),
+        Route::Ready if pod.is_ready() => respond::empty(StatusCode::OK),
+        Route::Ready => respond::empty(StatusCode::SERVICE_UNAVAILABLE),
+        Route::Metrics => respond::metrics(pod.metrics()),
+        Route::Models => respond::json(StatusCode::OK, pod.models.to_json().to_string()),
+        Route::Tokenize => tokenize(pod, body).unwrap_or_else(ApiError::into_response),
+        Route::LoadLora | Route::UnloadLora => {
+            lora(pod, route, body).unwrap_or_else(ApiError::into_response)
+        }
+        Route::Generate(_) | Route::Other => {
+            let answer = admin::handle(pod, connection, method, path, query, body).await;
+            answer.unwrap_or_else(|| respond::text(StatusCode::NOT_FOUND, "Not Found"))
+        }
+    }
+}
+
+/// The faults that strike before a request is looked at.
+async fn fault(pod: &Pod, connection: &Connection) -> Result<Option<ApiError>, Reset> {
+    let tunables = pod.tunables();
+    if pod.chance(tunables.fault_reset_rate) {
+        connection.reset_on_close();
+        return Err(Reset);
+    }
+    if !tunables.fault_response_delay.0.is_zero() {
+        tokio::time::sleep(tunables.fault_response_delay.0).await;
+    }
+    if pod.chance(tunables.fault_unavailable_rate) {
+        return Ok(Some(ApiError::new(503, "The server is overloaded or not ready yet.")));
+    }
+    if pod.draining.load(Ordering::Relaxed) {
+        return Ok(Some(ApiError::new(503, "server is shutting down")));
+    }
+    Ok(None)
+}
+
+fn tokenize(pod: &Pod, body: &[u8]) -> Result<Response<Payload>, ApiError> {
+    let body: request::Body<'_> = parse(body)?;
+    let tokens = match (&body.prompt, &body.messages) {
+        (Some(prompts), None) => match prompts.0.as_slice() {
+            [request::Prompt::Text(text)] => tokenizer::encode(text),
+            _ => return Err(ApiError::bad_request("prompt must be a string")),
+        },
+        (None, Some(messages)) => tokenizer::encode(&request::render(messages)),
+        _ => return Err(ApiError::bad_request("exactly one of prompt and messages is needed")),
+    };
+    let (length, count) = (pod.config.max_model_len, tokens.len());
+    let ids: Vec<_> = tokens.iter().map(u32::to_string).collect();
+    let ids = ids.join(",");
+    let answer = format!(
+        r#"{{"max_model_len":{length},"count":{count},"tokens":[{ids}],"token_strs":null}}"#
+    );
+    Ok(respond::json(StatusCode::OK, answer))
+}
+
+fn lora(pod: &Pod, route: Route, body: &[u8]) -> Result<Response<Payload>, ApiError> {
+    #[derive(Deserialize)]
+    struct Adapter {
+        lora_name: String,
+        #[serde(default)]
+        lora_path: String,
+    }
+    let Adapter { lora_name, lora_path } = parse(body)?;
+    if route == Route::UnloadLora {
+        pod.models.unload(&lora_name);
+    } else {
+        let module = LoraModule { name: lora_name, path: lora_path, base_model_name: None };
+        pod.models.load(&module);
+    }
+    Ok(respond::empty(StatusCode::OK))
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::bad_request(format!("Failed to read and parse request body, {error}"))
+    })
+}
+
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::DELETE => "DELETE",
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        _ => "OTHER",
+    }
+}

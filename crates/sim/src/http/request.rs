@@ -1,0 +1,287 @@
+//! Request bodies.
+//!
+//! Text is borrowed from the body where JSON allows it (no escapes); what the simulator does not use is skipped
+//! without being built.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
+
+/// The body of `/v1/completions`, `/v1/chat/completions` and `/tokenize`: the fields of all three.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Body<'a> {
+    pub(super) model: Option<String>,
+    #[serde(borrow)]
+    pub(super) prompt: Option<Prompts<'a>>,
+    #[serde(borrow)]
+    pub(super) messages: Option<Vec<Message<'a>>>,
+    pub(super) max_tokens: Option<i64>,
+    pub(super) max_completion_tokens: Option<i64>,
+    pub(super) n: Option<i64>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) ignore_eos: Option<bool>,
+    pub(super) cache_hit_threshold: Option<f64>,
+    pub(super) kv_transfer_params: Option<TransferParams>,
+}
+
+/// `stream_options`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+}
+
+/// The part of `kv_transfer_params` that changes what the simulator does.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TransferParams {
+    pub(super) do_remote_decode: Option<bool>,
+    pub(super) do_remote_prefill: Option<bool>,
+}
+
+/// One prompt.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Prompt<'a> {
+    Text(Cow<'a, str>),
+    Tokens(Vec<u32>),
+}
+
+/// `prompt`: a string, a list of strings, a list of token ids, or a list of such lists.
+#[derive(Debug)]
+pub(super) struct Prompts<'a>(pub(super) Vec<Prompt<'a>>);
+
+/// A chat message.
+#[derive(Debug, Deserialize)]
+pub(super) struct Message<'a> {
+    pub(super) role: String,
+    #[serde(borrow, default)]
+    pub(super) content: Content<'a>,
+}
+
+/// The text of a message: a string, or the text of its parts one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Content<'a>(pub(super) Cow<'a, str>);
+
+/// The text that chat messages become.
+pub(super) fn render(messages: &[Message<'_>]) -> String {
+    let length = messages.iter().map(|m| m.role.len() + m.content.0.len() + 7).sum();
+    let mut text = String::with_capacity(length);
+    for message in messages {
+        for part in ["### ", &message.role, ": ", &message.content.0, "\n"] {
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Prompts<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PromptsVisitor;
+
+        impl<'de> Visitor<'de> for PromptsVisitor {
+            type Value = Prompts<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a string, or a list of strings, token ids or lists of token ids")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Prompts(vec![Prompt::Text(Cow::Borrowed(text))]))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Prompts(vec![Prompt::Text(Cow::Owned(text.to_owned()))]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut prompts = Vec::new();
+                let mut tokens = Vec::new();
+                while let Some(item) = list.next_element::<Item<'de>>()? {
+                    match item {
+                        Item::Prompt(prompt) => prompts.push(prompt),
+                        Item::Token(token) => tokens.push(token),
+                    }
+                    if !prompts.is_empty() && !tokens.is_empty() {
+                        return Err(A::Error::custom("prompt mixes token ids with other items"));
+                    }
+                }
+                if !tokens.is_empty() {
+                    prompts.push(Prompt::Tokens(tokens));
+                }
+                if prompts.is_empty() {
+                    return Err(A::Error::custom("prompt is an empty list"));
+                }
+                Ok(Prompts(prompts))
+            }
+        }
+
+        deserializer.deserialize_any(PromptsVisitor)
+    }
+}
+
+/// An element of a list in `prompt`.
+enum Item<'a> {
+    Prompt(Prompt<'a>),
+    Token(u32),
+}
+
+impl<'de> Deserialize<'de> for Item<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = Item<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a string, a token id or a list of token ids")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Item::Prompt(Prompt::Text(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Item::Prompt(Prompt::Text(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_u64<E: Error>(self, token: u64) -> Result<Self::Value, E> {
+                let token = u32::try_from(token);
+                token.map(Item::Token).map_err(|_| E::custom("token id above 4294967295"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = list.next_element()? {
+                    tokens.push(token);
+                }
+                Ok(Item::Prompt(Prompt::Tokens(tokens)))
+            }
+        }
+
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ContentVisitor;
+
+        impl<'de> Visitor<'de> for ContentVisitor {
+            type Value = Content<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a string or a list of content parts")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Content(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Content(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Content::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut text = String::new();
+                while let Some(part) = list.next_element::<Part<'de>>()? {
+                    if let Some(part) = part.text {
+                        text.push_str(&part);
+                    }
+                    if let Some(image) = part.image_url {
+                        text.push_str("image: ");
+                        text.push_str(&image.url);
+                    }
+                }
+                Ok(Content(Cow::Owned(text)))
+            }
+        }
+
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// A part of a message's content; parts of other types have neither field.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image_url: Option<Media<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Media<'a> {
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prompts(json: &str) -> Result<Vec<Prompt<'_>>, String> {
+        serde_json::from_str::<Prompts<'_>>(json).map(|p| p.0).map_err(|error| error.to_string())
+    }
+
+    fn text(text: &str) -> Prompt<'_> {
+        Prompt::Text(Cow::Borrowed(text))
+    }
+
+    #[test]
+    fn prompts_of_every_form() {
+        assert_eq!(prompts(r#""a b""#), Ok(vec![text("a b")]));
+        assert_eq!(prompts(r#""a\n""#), Ok(vec![text("a\n")]));
+        assert_eq!(prompts(r#"["a","b"]"#), Ok(vec![text("a"), text("b")]));
+        assert_eq!(prompts("[1,2]"), Ok(vec![Prompt::Tokens(vec![1, 2])]));
+        assert_eq!(
+            prompts("[[1],[2,3]]"),
+            Ok(vec![Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])])
+        );
+        for bad in ["[]", "{}", "1", "true", r#"["a",1]"#, "[-1]", "[4294967296]", r#"[["a"]]"#] {
+            assert!(prompts(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unescaped_text_is_borrowed() {
+        let parsed = prompts(r#""plain""#).unwrap();
+        assert!(matches!(parsed[0], Prompt::Text(Cow::Borrowed("plain"))));
+    }
+
+    #[test]
+    fn messages_of_every_form() {
+        let json = r#"[
+            {"role":"system","content":"be brief"},
+            {"role":"assistant","content":null,"tool_calls":[]},
+            {"role":"tool"},
+            {"role":"user","content":[{"type":"text","text":"see "},
+                {"type":"image_url","image_url":{"url":"http://x"}},{"type":"input_audio","input_audio":{}}]}
+        ]"#;
+        let messages: Vec<Message<'_>> = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            render(&messages),
+            "### system: be brief\n### assistant: \n### tool: \n### user: see image: http://x\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_round_trips(words in ".{0,40}") {
+            let json = serde_json::to_string(&words).unwrap();
+            prop_assert_eq!(prompts(&json), Ok(vec![text(&words)]));
+        }
+
+        #[test]
+        fn hostile_bodies_are_errors_or_requests(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = serde_json::from_slice::<Body<'_>>(&bytes);
+        }
+    }
+}
