@@ -183,21 +183,37 @@ impl<'a> Assembly<'a> {
                 }
                 asked += 1;
             }
-            let produced: BTreeSet<_> =
-                self.plugins.iter().flat_map(|p| &p.data.produces).collect();
-            let missing = self.plugins.iter().zip(&self.paths).find_map(|(plugin, path)| {
-                let key = plugin.data.requires.iter().find(|key| !produced.contains(key))?;
-                Some((key.clone(), plugin.name.clone(), path.clone()))
-            });
-            let Some((key, consumer, path)) = missing else { return Ok(()) };
-            let Some(default) = self.registry.default_producer(&key) else {
-                let text = format!(
-                    "no default producer found for missing data key {key}, consumed by {consumer}"
-                );
-                return Err(Fault::at(path, text));
-            };
-            self.add(default.name, default.name, Params::default(), Origin::AutoCreated, &path)?;
+            if !self.create_defaults()? {
+                return Ok(());
+            }
         }
+    }
+
+    /// One round of default producers; answers whether any was made. A key without a default is
+    /// an error even when a producer made in the same round would have brought it along: such a
+    /// producer must be listed, as the reference has it.
+    fn create_defaults(&mut self) -> Result<bool, Fault> {
+        let produced: BTreeSet<_> = self.plugins.iter().flat_map(|p| &p.data.produces).collect();
+        let mut wanted: Vec<(&'static str, String)> = Vec::new();
+        for (plugin, path) in self.plugins.iter().zip(&self.paths) {
+            for key in plugin.data.requires.iter().filter(|key| !produced.contains(key)) {
+                let Some(default) = self.registry.default_producer(key) else {
+                    let consumer = &plugin.name;
+                    let text = format!(
+                        "no default producer found for missing data key {key}, consumed by \
+                         {consumer}"
+                    );
+                    return Err(Fault::at(path, text));
+                };
+                if wanted.iter().all(|(name, _)| *name != default.name) {
+                    wanted.push((default.name, path.clone()));
+                }
+            }
+        }
+        for (name, path) in &wanted {
+            self.add(name, name, Params::default(), Origin::AutoCreated, path)?;
+        }
+        Ok(!wanted.is_empty())
     }
 
     /// Refuses instances of Alpha stability.

@@ -10,7 +10,7 @@
 //! arguments: the same columns, request, time and seed give the same decision. It may be repeated
 //! with other columns, for instance when booking found the chosen endpoint changed.
 //!
-//! Every plugin call is isolated ([`guard`]): a plugin that fails or panics is counted and takes
+//! Every plugin call is isolated: a plugin that fails or panics is counted and takes
 //! no part; a failing filter keeps everything, a failing scorer adds 0, a failing picker is
 //! replaced by the best total. Only the profile handler can end a decision.
 //!

@@ -1,0 +1,51 @@
+//! Time of one decision: four scorers, picker and ranking, by pool size.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use inlane_core::cycle::Scratch;
+use inlane_core::request::Request;
+use inlane_core::rng::Rng;
+
+use support::{Idle, plan, pool};
+
+const BODY: &str = "
+plugins:
+- {type: queue-scorer}
+- {type: kv-cache-utilization-scorer}
+- {type: prefix-cache-scorer}
+- {type: active-request-scorer}
+- {type: max-score-picker}
+";
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = [10, 100, 1_000, 10_000])]
+fn decide(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
+    let names: Vec<String> = (0..endpoints).map(|i| format!("e{i:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let plan = plan(BODY, pool(&names));
+    let mut scratch = Scratch::new(&plan);
+    let mut rng = Rng::new(1);
+    let metrics = &mut scratch.columns.metrics;
+    metrics.waiting.iter_mut().for_each(|w| *w = rng.below(100));
+    metrics.kv_usage.iter_mut().for_each(|kv| *kv = rng.unit());
+    let request = Request { id: "r", target_model: "e00003", ..Request::default() };
+    plan.produce(&request, None, &Idle, 1, &mut scratch);
+    let mut seed = 0;
+    bencher.bench_local(|| {
+        seed += 1;
+        plan.decide(&request, 1, seed, &mut scratch)
+    });
+}
+
+#[divan::bench(args = [10, 100, 1_000, 10_000])]
+fn begin(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
+    let names: Vec<String> = (0..endpoints).map(|i| format!("e{i:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let plan = plan(BODY, pool(&names));
+    let mut scratch = Scratch::new(&plan);
+    bencher.bench_local(|| plan.begin(&mut scratch));
+}
