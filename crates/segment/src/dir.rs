@@ -245,3 +245,33 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
         Err(e) => Err(e.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_allocated_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Directory::create(&dir.path().join("new")).unwrap();
+        // Past the volume check, so that it is the allocation itself that fails.
+        let error = dir.create_allocated("file", i64::MAX as u64).unwrap_err();
+        assert!(matches!(error, Error::Io { action: "allocate", .. }), "{error}");
+        assert_eq!(dir.names().unwrap(), [""; 0]);
+        dir.create_file("file", 4096).unwrap();
+        assert!(dir.create_file("file", 4096).is_err(), "files are never reused");
+    }
+
+    #[test]
+    fn a_file_is_as_long_as_asked_for_and_really_there() {
+        use std::os::unix::fs::MetadataExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Directory::create(&dir.path().join("new")).unwrap();
+        let (file, allocation) = dir.create_file("file", 1 << 20).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!((metadata.len(), allocation.required), (1 << 20, 1 << 20));
+        assert!(metadata.blocks() * 512 >= 1 << 20, "not sparse");
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+    }
+}

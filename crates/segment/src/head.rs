@@ -129,3 +129,22 @@ impl Pointer {
         (id != 0).then_some(Self { layout, id })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::HeapWords;
+
+    #[test]
+    fn neighbouring_layouts_have_pointers_of_their_own() {
+        let head = Head::create(HeapWords::new(HEAD_WORDS));
+        assert_eq!(head.pointer(1), None);
+        head.set_pointer(1, 10);
+        head.set_pointer(2, MAX_DATA_ID);
+        assert_eq!((head.pointer(1), head.pointer(2)), (Some(10), Some(MAX_DATA_ID)));
+        head.set_pointer(3, 12);
+        assert_eq!((head.pointer(1), head.pointer(3)), (None, Some(12)));
+        head.clear_other_pointer(2);
+        assert_eq!((head.pointer(2), head.pointer(3)), (Some(MAX_DATA_ID), None));
+    }
+}

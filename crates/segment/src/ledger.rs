@@ -7,11 +7,6 @@
 //!
 //! A process writes one ledger, its own, and holds the file's lock for life. Everybody else reads:
 //! [`LedgerSet`] sums all live ledgers and removes those of the dead.
-//!
-//! * [`word`]: the packed claim word
-//! * [`claims`]: the protocol, on any words
-//! * [`file`]: the file that a process owns
-//! * [`set`]: all live ledgers of a directory
 
 mod claims;
 mod file;

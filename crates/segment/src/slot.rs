@@ -159,3 +159,31 @@ impl SlotRegion {
         words.store(self.at + id.index as usize, word, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::HeapWords;
+
+    #[test]
+    fn generations_go_round_without_none() {
+        let mut generation = SlotGeneration::NONE;
+        for _ in 0..4095 {
+            generation = generation.next();
+            assert_ne!(generation, SlotGeneration::NONE);
+        }
+        assert_eq!(generation.number(), 4095);
+        assert_eq!(generation.next().number(), 1);
+        assert_eq!(SlotGeneration::new(4096), None);
+    }
+
+    #[test]
+    fn a_word_of_no_known_state_is_not_assigned() {
+        let words = HeapWords::new(3);
+        let region = SlotRegion::new(1, 2);
+        words.store(1, u64::MAX, Ordering::Relaxed);
+        assert_eq!(region.get(&words, 0).map(|slot| slot.0), Some(SlotState::Retired));
+        assert_eq!(region.vacancy(&words).map(|id| id.index), Some(1));
+        assert_eq!(region.get(&words, 2), None);
+    }
+}

@@ -1,5 +1,7 @@
 //! Ledgers as their owner, other processes and the kernel see them.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests fail by panicking too.
+
 mod support;
 
 use std::fs;

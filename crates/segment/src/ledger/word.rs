@@ -77,3 +77,34 @@ impl Observed {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_touch_each_other() {
+        let most = SlotGeneration::new(4095).expect("in range");
+        for generation in [SlotGeneration::NONE, most] {
+            for requests in [0, 1, MAX_REQUESTS] {
+                for tokens in [0, 1, u32::MAX] {
+                    let word = Observed::pack(generation, requests, tokens);
+                    assert_eq!(word.generation(), generation);
+                    assert_eq!((word.requests(), word.tokens()), (requests, tokens));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_overflows_or_goes_below_zero() {
+        let full = Observed::pack(SlotGeneration::NONE, MAX_REQUESTS, 0);
+        assert_eq!(full.plus(0), None);
+        let full = Observed::pack(SlotGeneration::NONE, 1, u32::MAX - 1);
+        assert_eq!(full.plus(2), None);
+        let more = full.plus(1).expect("room for one token");
+        assert_eq!((more.requests(), more.tokens()), (2, u32::MAX));
+        let none = Observed::default().minus(1, 1);
+        assert_eq!(none, Observed::default());
+    }
+}

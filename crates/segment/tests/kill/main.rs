@@ -25,15 +25,12 @@ const SIGKILL: i32 = 9;
 fn a_writer_may_be_killed_between_any_two_stores() {
     // The first stores of a process are those that recover; a publication is a few dozen, moving to a
     // new file some hundreds. Prime steps spread the places of death over all of them.
-    let deaths = (0..260).map(|run: u64| Death::AfterStores(1 + run * 37 % 1_999)).collect();
-    survive(deaths);
+    survive((0..260).map(|run: u64| Death::AfterStores(1 + run * 37 % 1_999)));
 }
 
 #[test]
 fn a_writer_may_be_killed_at_any_time() {
-    survive(
-        (0..80).map(|run: u64| Death::After(Duration::from_micros(run * 331 % 9_000))).collect(),
-    );
+    survive((0..80).map(|run: u64| Death::After(Duration::from_micros(run * 331 % 9_000))));
 }
 
 /// How a writer's process ends: always by SIGKILL.
@@ -45,7 +42,8 @@ enum Death {
     After(Duration),
 }
 
-fn survive(deaths: Vec<Death>) {
+fn survive(deaths: impl Iterator<Item = Death>) {
+    let deaths: Vec<_> = deaths.collect();
     let dir = directory();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,0 +1,35 @@
+//! Replays the fuzzer's corpus, and every single-word forgery of each file, on stable Rust.
+
+#[path = "../fuzz/exercise.rs"]
+mod exercise;
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn the_corpus_is_survived() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/files");
+    let mut inputs = 0;
+    for entry in fs::read_dir(corpus).expect("the corpus is in the tree") {
+        exercise::files(&fs::read(entry.expect("an entry").path()).expect("an input"));
+        inputs += 1;
+    }
+    assert!(inputs >= 10, "{inputs} inputs");
+}
+
+#[test]
+fn every_forged_word_of_a_header_is_survived() {
+    let values = [0, 1, 7, 9, u64::from(u32::MAX), 1 << 48, u64::MAX - 7, u64::MAX];
+    for kind in 0..3_u8 {
+        for reseal in [0, 1 << 2] {
+            for word in 0..64_u32 {
+                for value in values {
+                    let mut input = vec![kind | reseal];
+                    input.extend(word.to_le_bytes());
+                    input.extend(value.to_le_bytes());
+                    exercise::files(&input);
+                }
+            }
+        }
+    }
+}
