@@ -75,5 +75,5 @@ pub use error::{Bounded, Expected, RequestError, ScanError};
 pub use hash::{
     BlockHasher, BlockSize, CollectedPrompt, Feature, PromptBlocks, TokenCollector, chain, seed,
 };
-pub use request::{Api, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate};
+pub use request::{Api, Edit, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate};
 pub use sink::{Media, Modality, Sink};

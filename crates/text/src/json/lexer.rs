@@ -4,8 +4,7 @@
 //! after any byte, its whole state is a few words, and it never looks back.
 
 use super::number::{Digits, Number, NumberFault, short_integer};
-use super::run::plain_run;
-use super::utf8::{self, Checked, Partial};
+use super::strings::{Progress, StringFault, Strings};
 use super::{Events, Kind};
 use crate::error::{Expected, ScanError};
 
@@ -28,14 +27,6 @@ enum State {
     Next,
     /// Inside a string.
     Text,
-    /// After a backslash.
-    Escape,
-    /// Inside `\uXXXX`.
-    Hex,
-    /// After a high surrogate: a backslash must follow.
-    LowSlash,
-    /// After that backslash: `u` must follow.
-    LowU,
     Number,
     /// Inside `true`, `false` or `null`.
     Word,
@@ -54,11 +45,7 @@ pub(crate) struct Lexer {
     objects: u128,
     /// Offset of the first byte of the current chunk.
     base: u64,
-    partial: Partial,
-    /// `\uXXXX`: digits read and their value; the high surrogate that waits for its low one.
-    hex_len: u8,
-    hex: u16,
-    high: u16,
+    strings: Strings,
     number: Digits,
     word: &'static [u8],
     word_kind: Kind,
@@ -73,10 +60,7 @@ impl Lexer {
             depth: 0,
             objects: 0,
             base,
-            partial: Partial::default(),
-            hex_len: 0,
-            hex: 0,
-            high: 0,
+            strings: Strings::new(),
             number: Digits::start(b'0'),
             word: &[],
             word_kind: Kind::Null,
@@ -96,9 +80,6 @@ impl Lexer {
                 State::Text => self.text(chunk, at, events)?,
                 State::Number => self.number(chunk, at, events)?,
                 State::Word => self.word(chunk, at, events)?,
-                State::Escape | State::Hex | State::LowSlash | State::LowU => {
-                    self.escape(chunk[at], at, events)?
-                }
                 _ => self.structure(chunk, at, events)?,
             };
         }
@@ -198,141 +179,40 @@ impl Lexer {
         Ok(at + 1)
     }
 
-    /// Takes string contents up to a quote, a backslash or the end of the chunk.
+    /// Takes string contents up to the closing quote or the end of the chunk.
     #[inline]
     fn text(
         &mut self,
         chunk: &[u8],
-        mut at: usize,
-        events: &mut impl Events,
-    ) -> Result<usize, ScanError> {
-        if !self.partial.is_empty() {
-            let Ok(complete) = self.partial.push(chunk[at]) else {
-                // The character began in an earlier chunk.
-                let offset = self.base + at as u64 - self.partial.len() as u64;
-                return Err(ScanError::Syntax { offset, expected: Expected::Utf8 });
-            };
-            if let Some((bytes, len)) = complete {
-                self.piece(&bytes[..len], false, events);
-            }
-            return Ok(at + 1);
-        }
-        let rest = &chunk[at..];
-        let run = plain_run(rest);
-        let mut text = &rest[..run.len];
-        let stop = rest.get(run.len);
-        if run.wide {
-            match utf8::check(text) {
-                Checked::Whole => {}
-                Checked::Open(valid) if stop.is_none() => {
-                    self.partial.start(&text[valid..]);
-                    text = &text[..valid];
-                }
-                Checked::Open(valid) | Checked::Invalid(valid) => {
-                    return self.fail(at + valid, Expected::Utf8);
-                }
-            }
-        }
-        at += run.len;
-        match stop {
-            None => self.piece(text, false, events),
-            Some(b'"') => {
-                self.piece(text, true, events);
-                if self.in_key {
-                    self.state = State::Colon;
-                } else {
-                    self.end_value(Kind::String, at + 1, events);
-                }
-                at += 1;
-            }
-            Some(b'\\') => {
-                self.piece(text, false, events);
-                at += 1;
-                match chunk.get(at).copied().and_then(unescape) {
-                    Some(plain) => {
-                        self.piece(&[plain], false, events);
-                        at += 1;
-                    }
-                    None => self.state = State::Escape,
-                }
-            }
-            Some(_) => return self.fail(at, Expected::NoControl),
-        }
-        Ok(at)
-    }
-
-    #[inline]
-    fn piece(&mut self, piece: &[u8], last: bool, events: &mut impl Events) {
-        if self.in_key {
-            events.key(piece, last);
-        } else if !piece.is_empty() {
-            events.text(piece);
-        }
-    }
-
-    /// Takes one byte of an escape sequence.
-    fn escape(
-        &mut self,
-        byte: u8,
         at: usize,
         events: &mut impl Events,
     ) -> Result<usize, ScanError> {
-        match (self.state, byte) {
-            (State::Escape, b'u') => {
-                (self.hex, self.hex_len, self.high) = (0, 0, 0);
-                self.state = State::Hex;
-            }
-            (State::Escape, _) => {
-                let Some(plain) = unescape(byte) else {
-                    return self.fail(at, Expected::Escape);
-                };
-                self.piece(&[plain], false, events);
-                self.state = State::Text;
-            }
-            (State::LowSlash, b'\\') => self.state = State::LowU,
-            (State::LowU, b'u') => {
-                (self.hex, self.hex_len) = (0, 0);
-                self.state = State::Hex;
-            }
-            (State::LowSlash | State::LowU, _) => return self.fail(at, Expected::LowSurrogate),
-            _ => {
-                let Some(digit) = char::from(byte).to_digit(16) else {
-                    return self.fail(at, Expected::HexDigit);
-                };
-                self.hex = self.hex << 4 | digit as u16;
-                self.hex_len += 1;
-                if self.hex_len == 4 {
-                    self.unit(at, events)?;
+        let rest = &chunk[at..];
+        let fed = if self.in_key {
+            self.strings.feed(rest, |piece, last| events.key(piece, last))
+        } else {
+            self.strings.feed(rest, |piece, _| {
+                if !piece.is_empty() {
+                    events.text(piece);
                 }
+            })
+        };
+        match fed {
+            Ok(Progress::All) => Ok(chunk.len()),
+            Ok(Progress::Ended(taken)) => {
+                let at = at + taken;
+                if self.in_key {
+                    self.state = State::Colon;
+                } else {
+                    self.end_value(Kind::String, at, events);
+                }
+                Ok(at)
+            }
+            Err(StringFault { at: taken, before, expected }) => {
+                let offset = self.base + (at + taken) as u64 - before as u64;
+                Err(ScanError::Syntax { offset, expected })
             }
         }
-        Ok(at + 1)
-    }
-
-    /// Four hex digits are complete: a character, or half of one.
-    fn unit(&mut self, at: usize, events: &mut impl Events) -> Result<(), ScanError> {
-        let unit = self.hex;
-        let is_high = (0xd800..0xdc00).contains(&unit);
-        if self.high == 0 && is_high {
-            self.high = unit;
-            self.state = State::LowSlash;
-            return Ok(());
-        }
-        let code = match self.high {
-            0 => Some(u32::from(unit)),
-            high if (0xdc00..0xe000).contains(&unit) => {
-                Some(0x1_0000 + ((u32::from(high) - 0xd800) << 10) + (u32::from(unit) - 0xdc00))
-            }
-            _ => None,
-        };
-        // A lone low surrogate is no character either.
-        let Some(character) = code.and_then(char::from_u32) else {
-            return self.fail(at, Expected::LowSurrogate);
-        };
-        self.piece(character.encode_utf8(&mut [0; 4]).as_bytes(), false, events);
-        self.high = 0;
-        self.state = State::Text;
-        Ok(())
     }
 
     #[inline]
@@ -427,19 +307,6 @@ impl Lexer {
     fn fail<T>(&self, at: usize, expected: Expected) -> Result<T, ScanError> {
         Err(ScanError::Syntax { offset: self.base + at as u64, expected })
     }
-}
-
-#[inline]
-fn unescape(byte: u8) -> Option<u8> {
-    Some(match byte {
-        b'"' | b'\\' | b'/' => byte,
-        b'b' => 0x08,
-        b'f' => 0x0c,
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        _ => return None,
-    })
 }
 
 fn expected(fault: NumberFault) -> Expected {

@@ -4,10 +4,13 @@
 //! 127 deep, paired surrogates only, numbers that fit a double) and may stop between any two
 //! bytes. It owns no buffer: string contents go out as slices of the chunk they arrived in.
 
+mod escape;
 mod lexer;
 mod number;
 mod outline;
+mod powers;
 mod run;
+mod strings;
 mod utf8;
 
 pub(crate) use lexer::Lexer;

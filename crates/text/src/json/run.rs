@@ -50,8 +50,9 @@ fn long_run(bytes: &[u8]) -> Run {
     Run { len, wide }
 }
 
+/// [`plain_run`] for short input.
 #[inline]
-fn short_run(bytes: &[u8]) -> Run {
+pub(crate) fn short_run(bytes: &[u8]) -> Run {
     let mut len = 0;
     let mut wide = false;
     let (words, rest) = bytes.as_chunks::<8>();

@@ -104,8 +104,8 @@ impl Fields {
         if field.len() + piece.len() > limit {
             return Err(ScanError::TooLarge { what, limit });
         }
-        // Pieces are whole characters, so that nothing is ever replaced here.
-        field.push_str(&String::from_utf8_lossy(piece));
+        // Pieces are whole characters: nothing is ever dropped here.
+        field.push_str(std::str::from_utf8(piece).unwrap_or_default());
         Ok(())
     }
 }

@@ -6,12 +6,14 @@ mod fields;
 mod limits;
 mod part;
 mod prompt;
+mod rename;
 mod replay;
 mod scanner;
 mod slot;
 
 pub use fields::Summary;
 pub use limits::{ImageRule, Limits, MediaRules, VideoEstimate};
+pub use rename::Edit;
 pub use scanner::Scanner;
 
 /// Which API a body belongs to: decides what is looked for and what is required.

@@ -127,6 +127,7 @@ pub fn check(scanner: &mut Scanner<Everything>, api: Api, body: &[u8], seed: u64
     let whole = scan(scanner, api, &[body]);
     let want = reference::read(api, body);
     match (&whole, &want) {
+        (Ok(_), Some(_)) if !reference::is_sure(body) => {}
         (Ok(got), Some(want)) => {
             assert_eq!(got, want, "{api:?} {}", String::from_utf8_lossy(body));
         }

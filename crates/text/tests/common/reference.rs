@@ -205,7 +205,7 @@ fn png_size(url: &str) -> Option<(u64, u64)> {
 /// Keys sorted, numbers as doubles, the escapes of Go.
 pub fn go_json(value: &Value, out: &mut String) {
     match value {
-        Value::Number(number) => out.push_str(&number.as_f64().unwrap().to_string()),
+        Value::Number(number) => go_number(number.as_f64().unwrap(), out),
         Value::String(text) => go_string(text, out),
         Value::Array(items) => {
             out.push('[');
@@ -229,6 +229,33 @@ pub fn go_json(value: &Value, out: &mut String) {
         }
         other => out.push_str(&other.to_string()),
     }
+}
+
+fn go_number(value: f64, out: &mut String) {
+    let plain = value == 0.0 || (1e-6..1e21).contains(&value.abs());
+    let text = if plain { value.to_string() } else { format!("{value:e}") };
+    let signed = text.replace('e', "e+").replace("e+-", "e-");
+    out.push_str(if plain { &text } else { &signed });
+}
+
+/// False if a number below `value` may have been rounded: `serde_json` is off by a digit now and
+/// then where the scanner, for tools, is exact.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let text = format!("{:e}", number.as_f64().unwrap());
+            let (digits, exponent) = text.split_once('e').unwrap();
+            digits.len() <= 16 && exponent.parse::<i32>().unwrap().abs() <= 22
+        }
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        _ => true,
+    }
+}
+
+/// Whether [`read`] is sure of the text of this body.
+pub fn is_sure(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|body: Value| is_exact(&body["tools"]))
 }
 
 fn go_string(text: &str, out: &mut String) {
