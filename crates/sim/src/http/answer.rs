@@ -142,10 +142,11 @@ impl Usage {
 /// The parameters with which another pod can fetch the blocks of a finished prefill.
 pub(super) fn transfer_params(pod: &Pod, end: &End) -> String {
     let engine = Uuid::new_v5(&Uuid::NAMESPACE_URL, pod.name.as_bytes());
-    let blocks: Vec<_> = end.blocks.iter().map(|block| block.index()).collect();
+    let blocks: Vec<_> = end.blocks.iter().map(|block| block.index().to_string()).collect();
+    let blocks = blocks.join(",");
     let (host, port) = (pod.address.ip(), pod.address.port());
     format!(
-        r#"{{"do_remote_decode":false,"do_remote_prefill":true,"remote_engine_id":"{engine}","remote_block_ids":{blocks:?},"remote_host":"{host}","remote_port":{port},"tp_size":1}}"#
+        r#"{{"do_remote_decode":false,"do_remote_prefill":true,"remote_engine_id":"{engine}","remote_block_ids":[{blocks}],"remote_host":"{host}","remote_port":{port},"tp_size":1}}"#
     )
 }
 

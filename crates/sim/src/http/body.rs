@@ -75,30 +75,34 @@ impl Body for Payload {
     }
 }
 
-/// Reads a request body of at most `limit` bytes.
+/// Reads a request body of at most `limit` bytes. A larger one is read to its end all the same, and forgotten, so
+/// that its sender gets to see the answer.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Incoming,
     limit: usize,
 ) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let status = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
-        ApiError::new(status, format!("The request body is larger than {limit} bytes."))
-    };
     let declared = usize::try_from(declared_length(headers)).unwrap_or(usize::MAX);
-    if declared > limit {
-        return Err(too_large());
-    }
     let mut pieces = Pieces::None;
+    let mut too_large = declared > limit;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             ApiError::bad_request(format!("Failed to read and parse request body, {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        if pieces.len() + data.len() > limit {
-            return Err(too_large());
+        too_large |= pieces.len() + data.len() > limit;
+        if too_large {
+            pieces = Pieces::None;
+        } else {
+            pieces.push(data, declared);
         }
-        pieces.push(data, declared);
+    }
+    if too_large {
+        let status = StatusCode::PAYLOAD_TOO_LARGE.as_u16();
+        return Err(ApiError::new(
+            status,
+            format!("The request body is larger than {limit} bytes."),
+        ));
     }
     Ok(match pieces {
         Pieces::None => Bytes::new(),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The answer of `--lean`: 130 bytes, the size of a small real one.
-const LEAN: &str = r#"{"id":"cmpl-0","model":"random","object":"text_completion","created":0,"choices":[{"index":0,"finish_reason":"stop","text":"ok. "}]}"#;
+const LEAN: &str = r#"{"id":"cmpl-0","model":"random","object":"text_completion","created":0,"choices":[{"index":0,"finish_reason":"stop","text":"ok"}]}"#;
 
 /// Answers a request; the second value is its id, empty if it got none.
 pub(super) async fn generate(

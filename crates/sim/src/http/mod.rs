@@ -129,7 +129,7 @@ async fn simple(
         Route::Ready if pod.is_ready() => respond::empty(StatusCode::OK),
         Route::Ready => respond::empty(StatusCode::SERVICE_UNAVAILABLE),
         Route::Metrics => respond::metrics(pod.metrics()),
-        Route::Models => respond::json(StatusCode::OK, pod.models.to_json().to_string()),
+        Route::Models => respond::serialized(&pod.models.list()),
         Route::Tokenize => tokenize(pod, body).unwrap_or_else(ApiError::into_response),
         Route::LoadLora | Route::UnloadLora => {
             lora(pod, route, body).unwrap_or_else(ApiError::into_response)

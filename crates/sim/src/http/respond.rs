@@ -5,6 +5,7 @@ use hyper::{
     Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
+use serde::Serialize;
 
 use super::body::Payload;
 
@@ -29,6 +30,11 @@ pub(super) fn empty(status: StatusCode) -> Response<Payload> {
 
 pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Payload> {
     with_type(status, JSON, body)
+}
+
+/// 200 with `value` as JSON. Values whose maps have string keys, as all here, always have such a form.
+pub(super) fn serialized(value: &impl Serialize) -> Response<Payload> {
+    json(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default())
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Payload> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::unix_time;
 use crate::{
@@ -104,17 +104,37 @@ impl Models {
     }
 
     /// The answer of `/v1/models`.
-    pub(crate) fn to_json(&self) -> Value {
-        let created = unix_time().as_secs();
-        let card = |id: &str, root: &str, parent: Option<&str>| {
-            json!({
-                "id": id, "object": "model", "created": created, "owned_by": "vllm",
-                "root": root, "parent": parent, "max_model_len": self.max_model_len,
-            })
+    pub(crate) fn list(&self) -> ModelList {
+        let card = |id: &str, root: &str, parent: Option<&str>| ModelCard {
+            id: id.to_owned(),
+            object: "model",
+            created: unix_time().as_secs(),
+            owned_by: "vllm",
+            root: root.to_owned(),
+            parent: parent.map(str::to_owned),
+            max_model_len: self.max_model_len,
         };
         let mut data: Vec<_> = self.names.iter().map(|name| card(name, &self.path, None)).collect();
         let adapters = self.adapters.read();
         data.extend(adapters.iter().map(|a| card(&a.name, &a.path, Some(self.display()))));
-        json!({"object": "list", "data": data})
+        ModelList { object: "list", data }
     }
+}
+
+/// The models as the API lists them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ModelList {
+    object: &'static str,
+    data: Vec<ModelCard>,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelCard {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    root: String,
+    parent: Option<String>,
+    max_model_len: u32,
 }
