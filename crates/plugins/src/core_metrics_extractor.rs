@@ -3,7 +3,7 @@
 //! Its instance is the producer of the metric data keys; the reading itself is the control
 //! plane's work, with the tables of `inlane-engine`.
 
-use inlane_core::plugin::Roles;
+use inlane_core::plugin::{Part, Roles};
 use inlane_core::registry::{
     Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, Stability, metric_keys,
 };
@@ -25,7 +25,7 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     {
         build.produce_key(key);
     }
-    Ok(Roles::default())
+    Ok(Roles::default().part(Part::Extractor))
 }
 
 /// The engines that these parameters describe.

@@ -3,7 +3,7 @@
 //! Every part that needs to know follows the topology here, so the source has nothing to do. It
 //! is accepted because configurations name it.
 
-use inlane_core::plugin::Roles;
+use inlane_core::plugin::{Part, Roles};
 use inlane_core::registry::{BuildError, PluginType, Stability};
 use serde::Deserialize;
 
@@ -15,7 +15,7 @@ pub const TYPE: PluginType = PluginType {
     default_producer_of: &[],
     build: |_, params| {
         let NoParameters {} = params.decode()?;
-        Ok::<_, BuildError>(Roles::default())
+        Ok::<_, BuildError>(Roles::default().part(Part::DataSource))
     },
 };
 

@@ -2,7 +2,7 @@
 //!
 //! The reading is the control plane's work; here are the parameters it goes by.
 
-use inlane_core::plugin::Roles;
+use inlane_core::plugin::{Part, Roles};
 use inlane_core::registry::{BuildError, Params, PluginType, Stability};
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ pub const TYPE: PluginType = PluginType {
     deprecated_names: &[],
     stability: Stability::Beta,
     default_producer_of: &[],
-    build: |_, params| Parameters::read(params).map(|_| Roles::default()),
+    build: |_, params| Parameters::read(params).map(|_| Roles::default().part(Part::Discovery)),
 };
 
 /// All parameters.

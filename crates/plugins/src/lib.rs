@@ -19,7 +19,6 @@
 
 pub mod approx_prefix_cache_producer;
 pub mod core_metrics_extractor;
-pub mod duration;
 pub mod endpoint_notification_source;
 pub mod file_discovery;
 pub mod inflight_load_producer;
@@ -75,4 +74,29 @@ pub fn registry() -> Registry {
         .register(token_producer::TYPE)
         .register(weighted_random_picker::TYPE);
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_type_has_a_page_that_the_index_links() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/plugins");
+        let index = std::fs::read_to_string(docs.join("README.md")).unwrap();
+        for (_, plugin) in registry().iter() {
+            let page = format!("{}.md", plugin.name);
+            let text = std::fs::read_to_string(docs.join(&page)).expect(&page);
+            assert!(text.starts_with(&format!("# {}\n", plugin.name)), "{page}");
+            for section in ["**Example", "**Metrics", "**Oddities"] {
+                assert!(text.contains(section), "{page}: {section}");
+            }
+            for alias in plugin.deprecated_names {
+                assert!(text.contains(&format!("`{alias}`")), "{page}: {alias}");
+            }
+            assert!(index.contains(&format!("]({page})")), "{page} is not in the index");
+        }
+    }
 }

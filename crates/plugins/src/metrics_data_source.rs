@@ -2,11 +2,12 @@
 //!
 //! The reading is the control plane's work; here are the parameters it goes by.
 
-use inlane_core::plugin::Roles;
+use std::time::Duration;
+
+use inlane_core::config::GoDuration;
+use inlane_core::plugin::{Part, Roles};
 use inlane_core::registry::{BuildError, Params, PluginType, Stability};
 use serde::Deserialize;
-
-use crate::duration::GoDuration;
 
 /// The type `metrics-data-source`.
 pub const TYPE: PluginType = PluginType {
@@ -14,7 +15,7 @@ pub const TYPE: PluginType = PluginType {
     deprecated_names: &[],
     stability: Stability::Beta,
     default_producer_of: &[],
-    build: |_, params| Parameters::read(params).map(|_| Roles::default()),
+    build: |_, params| Parameters::read(params).map(|_| Roles::default().part(Part::DataSource)),
 };
 
 /// How to reach the page.
@@ -49,7 +50,7 @@ pub struct Parameters {
     /// How often to read; empty = every tick.
     interval: String,
     #[serde(skip)]
-    parsed_interval: Option<GoDuration>,
+    parsed_interval: Option<Duration>,
 }
 
 impl Default for Parameters {
@@ -91,23 +92,25 @@ impl Parameters {
             ));
         }
         if !read.interval.is_empty() {
-            let interval = GoDuration::parse(&read.interval)
-                .map_err(|message| BuildError::field("interval", message))?;
-            read.parsed_interval = (interval != GoDuration::default()).then_some(interval);
+            let interval = GoDuration::parse(&read.interval).filter(|i| !i.negative);
+            let Some(GoDuration { length, .. }) = interval else {
+                let message =
+                    format!("expected a duration such as 250ms, found {:?}", read.interval);
+                return Err(BuildError::field("interval", message));
+            };
+            read.parsed_interval = (!length.is_zero()).then_some(length);
         }
         Ok(read)
     }
 
     /// How often to read; `None` = every tick.
-    pub fn interval(&self) -> Option<std::time::Duration> {
-        self.parsed_interval.map(GoDuration::get)
+    pub fn interval(&self) -> Option<Duration> {
+        self.parsed_interval
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn read(yaml: &str) -> Result<Parameters, BuildError> {
@@ -140,6 +143,7 @@ mod tests {
             ("{path: metrics}", Some("path")),
             ("{path: \"/m\\r\\nx: y\"}", Some("path")),
             ("{interval: soon}", Some("interval")),
+            ("{interval: -1s}", Some("interval")),
             ("{clientKeyPath: /k}", Some("clientCertPath")),
             ("{url: x}", Some("url")),
         ] {

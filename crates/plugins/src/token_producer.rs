@@ -5,15 +5,15 @@
 //! data key that consumers ask for, and the choice of a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inlane_core::columns::Columns;
+use inlane_core::config::GoDuration;
 use inlane_core::decision::PluginError;
 use inlane_core::plugin::{DataProducer, Producing, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability, TOKENIZED_PROMPT};
 use inlane_core::state::CycleState;
 use serde::Deserialize;
-
-use crate::duration::GoDuration;
 
 /// The type `token-producer`.
 pub const TYPE: PluginType = PluginType {
@@ -54,8 +54,8 @@ impl Default for VllmBackend {
     fn default() -> Self {
         Self {
             url: "http://localhost:8000".into(),
-            timeout: GoDuration::from_secs(5),
-            mm_timeout: GoDuration::from_secs(30),
+            timeout: GoDuration { negative: false, length: Duration::from_secs(5) },
+            mm_timeout: GoDuration { negative: false, length: Duration::from_secs(30) },
         }
     }
 }

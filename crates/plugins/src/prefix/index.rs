@@ -1,28 +1,23 @@
-//! The index itself: a block table, a queue of picks, and the owner that applies them.
+//! The index itself: a block table with its queue of picks, and whose blocks are in which slot.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crossbeam_queue::ArrayQueue;
 use inlane_core::endpoint::{EndpointSet, Slot};
-use inlane_segment::mapped::MappedWords;
-use inlane_segment::table::{MAX_SLOTS, TableReader, TableSpec, TableWriter};
+use inlane_segment::table::{
+    MAX_SLOTS, PrefixError, PrefixIndex as SharedTable, PrefixOwner, PrefixSpec, TableSpec,
+    TableStats,
+};
 
 use super::stats::PrefixStats;
 
 /// Memory of one index. Pages cost nothing before they are used.
 const BUDGET_BYTES: usize = 64 << 20;
 
-/// Picks that wait for the owner at most; more are dropped and counted.
-const MAX_PENDING: usize = 1_024;
-
-/// Buffers that are kept for reuse, and the blocks that a kept one may have room for.
-const MAX_SPARE: usize = 64;
-const MAX_SPARE_BLOCKS: usize = 16_384;
+/// Picks that wait for the owner at most, and blocks that each has room for.
+const PICKS: usize = 512;
+const PICK_BLOCKS: usize = 2_048;
 
 /// Bits of a slot's generation that tell tenants apart.
 const GENERATION_BITS: u32 = 12;
@@ -33,43 +28,60 @@ const GENERATION_BITS: u32 = 12;
 /// ([`record`](Self::record)) without lock or wait. Everything else is for the owner thread, one
 /// at a time; a mutex that no worker ever touches sees to that.
 ///
-/// A slot's blocks belong to one tenant. A pick for a later tenant clears the slot first, a pick
-/// for an earlier one is dropped, and a match is reported for the current tenant only.
+/// A slot's blocks belong to one tenant: the first that is recorded there, until the owner learns
+/// from the topology that it has left ([`retain`](Self::retain)). Picks for any other tenant are
+/// not taken, and matches are reported for the tenant only. A pick that was checked just before
+/// its endpoint left may still be applied after; its blocks then count for the successor until
+/// they age out, which costs a misplaced request and nothing else.
 #[derive(Debug)]
 pub struct PrefixIndex {
-    reader: TableReader<MappedWords>,
-    pending: ArrayQueue<Pick>,
-    spare: ArrayQueue<Vec<u64>>,
-    /// Per slot the tenant whose blocks the table holds, see [`tenant`]; written by the owner.
+    table: SharedTable,
+    /// Per slot whose blocks the table holds, see [`Tenant`].
     tenants: Box<[AtomicU64]>,
     held: AtomicU64,
-    dropped: AtomicU64,
     stats: PrefixStats,
-    owner: Mutex<Owner>,
+    owner: Mutex<PrefixOwner>,
 }
 
-#[derive(Debug)]
-struct Pick {
-    slot: Slot,
-    capacity: u32,
-    hashes: Vec<u64>,
+/// The word that names a slot's tenant.
+///
+/// 0 is nobody yet. A tenant is `HELD` and its generation. Once it has left, the word keeps the
+/// generation without `HELD`, so that late picks are still recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tenant(u64);
+
+impl Tenant {
+    const NOBODY: Self = Self(0);
+    const HELD: u64 = 1 << 32;
+    const LEFT: u64 = 1 << 33;
+
+    fn of(generation: u32) -> Self {
+        Self(Self::HELD | u64::from(generation))
+    }
+
+    fn left(self) -> Self {
+        Self(Self::LEFT | u64::from(self.generation()))
+    }
+
+    fn is_held(self) -> bool {
+        self.0 & Self::HELD != 0
+    }
+
+    fn generation(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether an endpoint of `generation` may move in where this was found.
+    fn admits(self, generation: u32) -> bool {
+        self == Self::NOBODY || !self.is_held() && is_after(generation, self.generation())
+    }
 }
 
-#[derive(Debug)]
-struct Owner {
-    table: TableWriter<MappedWords>,
-    /// Per slot the oldest generation that picks are still taken for, once known.
-    floor: Vec<Option<u32>>,
-}
-
-/// The tag of a slot's tenant; 0 = none.
-fn tenant(generation: u32) -> u64 {
-    1 << 32 | u64::from(generation)
-}
-
-/// Whether `a` is the same generation as `b` or a later one, in serial-number arithmetic.
-fn not_before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) & ((1 << GENERATION_BITS) - 1) < 1 << (GENERATION_BITS - 1)
+/// Whether `a` is a later generation than `b`, in serial-number arithmetic.
+fn is_after(a: u32, b: u32) -> bool {
+    let mask = (1 << GENERATION_BITS) - 1;
+    let distance = a.wrapping_sub(b) & mask;
+    distance != 0 && distance < 1 << (GENERATION_BITS - 1)
 }
 
 impl PrefixIndex {
@@ -77,123 +89,108 @@ impl PrefixIndex {
     ///
     /// # Errors
     /// When there is no memory to be had.
-    pub fn new() -> io::Result<Self> {
-        let spec = TableSpec::within(MAX_SLOTS, BUDGET_BYTES);
-        let words = MappedWords::anonymous(spec.words().map_err(io::Error::other)?)?;
-        // The standard library's hasher is seeded from the system's randomness.
-        let seed = RandomState::new().hash_one(BUDGET_BYTES);
-        let table = TableWriter::create(words, &spec, seed).map_err(io::Error::other)?;
+    pub fn new() -> Result<Self, PrefixError> {
+        let (table, owner) = SharedTable::new(&PrefixSpec {
+            table: TableSpec::within(MAX_SLOTS, BUDGET_BYTES),
+            picks: PICKS,
+            chain: PICK_BLOCKS,
+        })?;
         Ok(Self {
-            reader: table.reader(),
-            pending: ArrayQueue::new(MAX_PENDING),
-            spare: ArrayQueue::new(MAX_SPARE),
-            tenants: (0..MAX_SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            table,
+            tenants: (0..MAX_SLOTS).map(|_| AtomicU64::new(Tenant::NOBODY.0)).collect(),
             held: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
             stats: PrefixStats::default(),
-            owner: Mutex::new(Owner { table, floor: vec![None; MAX_SLOTS] }),
+            owner: Mutex::new(owner),
         })
     }
 
     /// Adds to `counts[slot]` the number of `hashes` held there, up to the first that nobody
     /// holds. Slots beyond the end of `counts` are ignored.
     pub fn count_matches(&self, hashes: &[u64], counts: &mut [u32]) {
-        self.reader.count_matches(hashes, counts);
+        self.table.table().count_matches(hashes, counts);
     }
 
     /// Whether the blocks in the slot are those of this tenant.
     pub fn is_tenant(&self, slot: Slot) -> bool {
-        self.tenants
-            .get(slot.index as usize)
-            .is_some_and(|t| t.load(Ordering::Acquire) == tenant(slot.generation))
+        let found = self.tenants.get(slot.index as usize);
+        found.is_some_and(|t| t.load(Ordering::Acquire) == Tenant::of(slot.generation).0)
     }
 
     /// Hands a pick over to the owner: the endpoint in `slot` was sent these blocks and remembers
-    /// at most `capacity` blocks. Returns `false`, and counts, when too many picks wait.
+    /// at most `capacity` blocks (0 = the table's default). Returns whether it was taken: the slot
+    /// may have another tenant, or too many picks wait, which is counted.
     pub fn record(&self, slot: Slot, capacity: u32, hashes: &[u64]) -> bool {
-        let mut buffer = self.spare.pop().unwrap_or_default();
-        buffer.clear();
-        buffer.extend_from_slice(hashes);
-        match self.pending.push(Pick { slot, capacity, hashes: buffer }) {
-            Ok(()) => true,
-            Err(pick) => {
-                self.recycle(pick.hashes);
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                false
+        let Some(cell) = self.tenants.get(slot.index as usize) else { return false };
+        let wanted = Tenant::of(slot.generation);
+        let found = Tenant(cell.load(Ordering::Acquire));
+        if found != wanted {
+            // Who loses the race to move in tries again with the next request.
+            let (order, failure) = (Ordering::AcqRel, Ordering::Relaxed);
+            if !found.admits(slot.generation)
+                || cell.compare_exchange(found.0, wanted.0, order, failure).is_err()
+            {
+                return false;
             }
         }
+        // Below MAX_SLOTS, as there is a cell for it.
+        self.table.push(slot.index as u16, NonZeroU32::new(capacity), hashes)
     }
 
     /// Applies the picks that wait; returns how many. For the owner thread.
     pub fn drain(&self) -> usize {
         let mut owner = self.owner();
-        let mut applied = 0;
-        // Bounded, so that busy workers cannot keep the owner here.
-        while applied < MAX_PENDING {
-            let Some(pick) = self.pending.pop() else { break };
-            owner.apply(&pick, &self.tenants);
-            self.recycle(pick.hashes);
-            applied += 1;
-        }
-        self.publish_size(&owner);
-        applied
+        let drained = owner.drain();
+        self.publish_size(&mut owner);
+        drained.picks
     }
 
-    /// Forgets endpoints that are no longer in the pool. For the owner thread.
+    /// Forgets endpoints that are no longer in the pool. For the owner thread, after every change
+    /// of the topology.
     pub fn retain(&self, endpoints: &EndpointSet) {
-        let mut owner = self.owner();
         let mut present = vec![None; MAX_SLOTS];
         for endpoint in endpoints.as_slice() {
             if let Some(cell) = present.get_mut(endpoint.slot.index as usize) {
                 *cell = Some(endpoint.slot.generation);
             }
         }
-        for (index, present) in (0..).zip(present) {
-            let held = self.tenants[usize::from(index)].load(Ordering::Relaxed);
-            let held = (held != 0).then_some(held as u32);
-            match (held, present) {
-                (Some(held), Some(present)) if !not_before(held, present) => {
-                    owner.evict(index, &self.tenants);
-                    owner.floor[usize::from(index)] = Some(present);
-                }
-                (Some(held), None) => {
-                    owner.evict(index, &self.tenants);
-                    owner.floor[usize::from(index)] = Some(held.wrapping_add(1));
-                }
-                (_, Some(present)) => owner.floor[usize::from(index)] = Some(present),
-                (None, None) => {}
+        let mut owner = self.owner();
+        // Picks that wait must not bring blocks back after the slot is cleared.
+        owner.drain();
+        for ((slot, cell), present) in (0..).zip(&self.tenants).zip(present) {
+            let found = Tenant(cell.load(Ordering::Acquire));
+            // A tenant that is newer than this topology stays.
+            let stays = present.is_some_and(|now| !is_after(now, found.generation()));
+            if !found.is_held() || stays {
+                continue;
             }
+            // First the tenant, so that nobody is credited with blocks while they go.
+            cell.store(found.left().0, Ordering::Release);
+            owner.table().clear_slot(slot);
         }
-        self.publish_size(&owner);
+        self.publish_size(&mut owner);
     }
 
     /// Forgets everything, the picks that wait included. For the owner thread.
     pub fn reset(&self) {
         let mut owner = self.owner();
-        for _ in 0..MAX_PENDING {
-            let Some(pick) = self.pending.pop() else { break };
-            self.recycle(pick.hashes);
-        }
-        for tenant in &self.tenants {
-            tenant.store(0, Ordering::Release);
-        }
-        owner.table.reset();
-        self.publish_size(&owner);
+        owner.drain();
+        owner.table().reset();
+        self.publish_size(&mut owner);
     }
 
-    /// Blocks held by all endpoints together, as of the last change.
+    /// Blocks held by all endpoints together, as of the owner's last change.
     pub fn size(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
     /// Blocks held in a slot.
     pub fn slot_size(&self, slot: u16) -> usize {
-        self.reader.len(slot)
+        self.table.table().len(slot)
     }
 
     /// Picks that were dropped because too many waited.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.table.dropped()
     }
 
     /// What is counted about matches.
@@ -201,54 +198,17 @@ impl PrefixIndex {
         &self.stats
     }
 
-    fn owner(&self) -> MutexGuard<'_, Owner> {
+    /// What the table counts: evictions and refusals. For the owner thread.
+    pub fn table_stats(&self) -> TableStats {
+        self.owner().table().stats()
+    }
+
+    fn owner(&self) -> MutexGuard<'_, PrefixOwner> {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish_size(&self, owner: &Owner) {
-        self.held.store(owner.table.total(), Ordering::Relaxed);
-    }
-
-    /// Keeps a buffer for the next pick; one that grew out of proportion, or one too many, goes.
-    fn recycle(&self, buffer: Vec<u64>) {
-        if buffer.capacity() <= MAX_SPARE_BLOCKS {
-            let _ = self.spare.push(buffer);
-        }
-    }
-}
-
-impl Owner {
-    fn apply(&mut self, pick: &Pick, tenants: &[AtomicU64]) {
-        let Ok(slot) = u16::try_from(pick.slot.index) else { return };
-        let Some((cell, floor)) =
-            tenants.get(usize::from(slot)).zip(self.floor.get(usize::from(slot)))
-        else {
-            return;
-        };
-        let generation = pick.slot.generation;
-        if floor.is_some_and(|floor| !not_before(generation, floor)) {
-            return;
-        }
-        let held = cell.load(Ordering::Relaxed);
-        if held != tenant(generation) {
-            if held != 0 && !not_before(generation, held as u32) {
-                return;
-            }
-            self.evict(slot, tenants);
-            cell.store(tenant(generation), Ordering::Release);
-        }
-        if let Some(capacity) = NonZeroU32::new(pick.capacity) {
-            self.table.set_capacity(slot, capacity);
-        }
-        self.table.insert_chain(slot, &pick.hashes);
-    }
-
-    fn evict(&mut self, slot: u16, tenants: &[AtomicU64]) {
-        // First the tenant, so that nobody is credited with blocks while they go.
-        if let Some(cell) = tenants.get(usize::from(slot)) {
-            cell.store(0, Ordering::Release);
-        }
-        self.table.clear_slot(slot);
+    fn publish_size(&self, owner: &mut PrefixOwner) {
+        self.held.store(owner.table().total(), Ordering::Relaxed);
     }
 }
 
@@ -324,61 +284,98 @@ mod tests {
         let index = PrefixIndex::new().unwrap();
         index.record(A, 10, &[1]);
         index.record(B, 10, &[1]);
-        index.drain();
         index.retain(&pool(&[A]));
-        assert_eq!(matches(&index, &[1]), [1, 0]);
-        assert!(!index.is_tenant(B));
-        // A late pick for the one that left changes nothing; one for its successor does.
-        index.record(B, 10, &[1]);
-        index.drain();
-        assert_eq!(matches(&index, &[1]), [1, 0]);
-        index.record(Slot { generation: 2, ..B }, 10, &[1]);
+        assert_eq!((matches(&index, &[1]), index.size()), ([1, 0], 1));
+        assert!(index.is_tenant(A) && !index.is_tenant(B));
+        // A late pick for the one that left is not taken, one for its successor is.
+        assert!(!index.record(B, 10, &[1]));
+        assert!(index.record(Slot { generation: 2, ..B }, 10, &[1]));
         index.drain();
         assert_eq!(matches(&index, &[1]), [1, 1]);
     }
 
     #[test]
-    fn a_new_tenant_starts_empty() {
+    fn a_successor_starts_empty() {
         let index = PrefixIndex::new().unwrap();
         let successor = Slot { generation: 2, ..A };
-        index.record(A, 10, &[1, 2]);
-        index.record(successor, 10, &[7]);
-        index.record(A, 10, &[1, 2]);
+        assert!(index.record(A, 10, &[1, 2]));
+        assert!(!index.record(successor, 10, &[7]), "before the topology says so");
+        index.retain(&pool(&[successor]));
+        assert_eq!((matches(&index, &[1, 2]), index.size()), ([0, 0], 0));
+        assert!(index.record(successor, 10, &[7]));
         index.drain();
-        assert_eq!(matches(&index, &[1, 2]), [0, 0]);
-        assert_eq!(matches(&index, &[7]), [1, 0]);
         assert!(index.is_tenant(successor) && !index.is_tenant(A));
-        // The topology may be older than the picks.
+        assert_eq!(matches(&index, &[7]), [1, 0]);
+        // A topology that is older than the tenant changes nothing.
         index.retain(&pool(&[A]));
         assert!(index.is_tenant(successor));
-        index.retain(&pool(&[Slot { generation: 3, ..A }]));
-        assert_eq!((matches(&index, &[7]), index.size()), ([0, 0], 0));
+        assert_eq!(matches(&index, &[7]), [1, 0]);
+    }
+
+    #[test]
+    fn a_successor_has_its_own_capacity() {
+        let index = PrefixIndex::new().unwrap();
+        index.record(A, 2, &[1, 2, 3]);
+        index.retain(&pool(&[]));
+        index.record(Slot { generation: 2, ..A }, 5, &[1, 2, 3, 4, 5, 6]);
+        index.drain();
+        assert_eq!(index.slot_size(0), 5);
+        assert_eq!(index.table_stats().evicted, 2);
     }
 
     #[test]
     fn generations_wrap() {
-        assert!(not_before(0, 0xfff) && !not_before(0xfff, 0));
-        assert!(not_before(5, 5) && not_before(6, 5) && !not_before(4, 5));
+        assert!(is_after(0, 0xfff) && !is_after(0xfff, 0));
+        assert!(!is_after(5, 5) && is_after(6, 5) && !is_after(4, 5));
     }
 
     #[test]
     fn a_full_queue_drops_and_counts() {
         let index = PrefixIndex::new().unwrap();
-        for _ in 0..MAX_PENDING {
+        for _ in 0..PICKS {
             assert!(index.record(A, 10, &[1]));
         }
         assert!(!index.record(A, 10, &[2]));
         assert_eq!(index.dropped(), 1);
-        assert_eq!(index.drain(), MAX_PENDING);
+        assert_eq!(index.drain(), PICKS);
         assert_eq!(matches(&index, &[1]), [1, 0]);
+    }
+
+    #[test]
+    fn workers_record_while_the_topology_changes() {
+        let index = PrefixIndex::new().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for worker in 0..2u32 {
+                let (index, stop) = (&index, &stop);
+                scope.spawn(move || {
+                    for generation in (0..).map(|i: u32| i % 4_096) {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        index.record(Slot { index: worker, generation }, 10, &[7]);
+                        assert!(matches(index, &[7]).iter().all(|&count| count <= 1));
+                    }
+                });
+            }
+            for generation in 0..2_000u32 {
+                let slots = [0, 1].map(|index| Slot { index, generation: generation % 4_096 });
+                index.drain();
+                index.retain(&pool(&slots[..generation as usize % 3]));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        index.drain();
+        index.reset();
+        assert_eq!((matches(&index, &[7]), index.size()), ([0, 0], 0));
     }
 
     #[test]
     fn slots_out_of_range_are_ignored() {
         let index = PrefixIndex::new().unwrap();
         for slot in [MAX_SLOTS as u32, 65_536, u32::MAX] {
-            index.record(Slot { index: slot, generation: 1 }, 10, &[1]);
+            assert!(!index.record(Slot { index: slot, generation: 1 }, 10, &[1]));
         }
-        assert_eq!((index.drain(), index.size()), (3, 0));
+        assert_eq!((index.drain(), index.size()), (0, 0));
     }
 }
