@@ -251,6 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a file system")]
     fn what_cannot_be_allocated_is_not_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let dir = Directory::create(&dir.path().join("new")).unwrap();
@@ -263,6 +264,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a file system")]
     fn a_file_is_as_long_as_asked_for_and_really_there() {
         use std::os::unix::fs::MetadataExt;
 

@@ -160,6 +160,25 @@ fn a_reader_follows_a_directory_made_anew() {
 }
 
 #[test]
+fn a_reader_follows_a_head_made_anew() {
+    let dir = directory();
+    let (mut writer, _) = open(dir.path());
+    let first = writer.publish_document(Document::Config, b"old").unwrap();
+    let mut reader = SnapshotReader::open(dir.path()).unwrap();
+    drop(writer);
+    std::fs::write(dir.path().join("other"), b"no head").unwrap();
+    std::fs::rename(dir.path().join("other"), dir.path().join("head")).unwrap();
+    assert!(matches!(reader.poll(), Err(Error::Refused { .. })));
+    assert_eq!(reader.snapshot().document(Document::Config).unwrap().unwrap().bytes, b"old");
+
+    let (mut writer, opened) = open(dir.path());
+    assert!(matches!(opened.origin, Origin::Replaced(Error::Refused { .. })), "{opened:?}");
+    assert!(writer.publish_document(Document::Config, b"new").unwrap() > first);
+    assert!(reader.poll().unwrap());
+    assert_eq!(reader.snapshot().document(Document::Config).unwrap().unwrap().bytes, b"new");
+}
+
+#[test]
 fn the_heartbeat_ages() {
     let dir = directory();
     let (mut writer, _) = open(dir.path());

@@ -1,16 +1,17 @@
-//! The writer that is killed.
+//! The processes that are killed.
 //!
-//! It publishes one generation after the other: the number in every word of every row and of every
+//! The writer publishes one generation after the other: the number in every word of every row and of every
 //! document. Every so often it moves to a new data file.
 
 use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use inlane_segment::mapped::MappedWords;
 use inlane_segment::words::{Words, WordsMut};
-use inlane_segment::{Document, Origin, Shape, Writer};
+use inlane_segment::{Document, Ledger, Origin, Shape, SlotGeneration, Writer};
 
 use crate::{Death, this_test_binary};
 
@@ -66,6 +67,31 @@ fn writes_until_killed() {
             writer.grow(shape).expect("a new data file");
         }
     }
+}
+
+/// The slot that the proxy process claims.
+pub(crate) const PROXY_SLOT: u32 = 2;
+
+/// Starts a process that claims a request and holds it.
+pub(crate) fn start_proxy(dir: &Path) -> Child {
+    this_test_binary()
+        .args(["--exact", "child::claims_until_killed", "--ignored", "--nocapture"])
+        .env(DIR, dir)
+        .spawn()
+        .expect("a proxy starts")
+}
+
+#[test]
+#[ignore = "runs as a child process of the other tests"]
+fn claims_until_killed() {
+    let dir = std::env::var_os(DIR).expect("started by `start_proxy`");
+    let ledger = Ledger::create(dir, 4).expect("a ledger");
+    let generation = SlotGeneration::new(1).expect("in range");
+    ledger.adopt(PROXY_SLOT, generation).expect("empty");
+    let claim = ledger.claim_any(PROXY_SLOT, generation, 1).expect("room");
+    // Far longer than the test, and yet not forever should the test fail.
+    std::thread::sleep(Duration::from_secs(120));
+    assert!(ledger.release(claim));
 }
 
 fn newest<W: WordsMut>(writer: &Writer<W>) -> u64 {

@@ -2,7 +2,9 @@
 //! writer continues, while readers check that all they read belongs to one generation and that
 //! generations never go backwards.
 //!
-//! The writer is this test binary, run again for [`child`] alone.
+//! A proxy process is killed too: its claims are gone with it.
+//!
+//! The processes are this test binary, run again for one test of [`child`] alone.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -14,9 +16,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use inlane_segment::SnapshotReader;
+use inlane_segment::{LedgerSet, SnapshotReader};
 use support::directory;
 
 const SIGKILL: i32 = 9;
@@ -31,6 +33,31 @@ fn a_writer_may_be_killed_between_any_two_stores() {
 #[test]
 fn a_writer_may_be_killed_at_any_time() {
     survive((0..80).map(|run: u64| Death::After(Duration::from_micros(run * 331 % 9_000))));
+}
+
+#[test]
+fn a_killed_process_holds_nothing() {
+    let dir = directory();
+    drop(support::open(dir.path()));
+    let mut process = child::start_proxy(dir.path());
+    let slot = child::PROXY_SLOT;
+    let mut set = LedgerSet::open(dir.path()).expect("a directory");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while set.is_idle(slot) {
+        assert!(Instant::now() < deadline, "the process never claimed");
+        std::thread::sleep(Duration::from_millis(1));
+        set.refresh().expect("refresh");
+    }
+    assert_eq!(set.iter().count(), 1);
+    process.kill().expect("the process is still there");
+    process.wait().expect("the process has ended");
+
+    set.refresh().expect("refresh");
+    assert!(set.is_idle(slot));
+    assert_eq!(set.iter().count() + set.unreadable().count(), 0);
+    let names = std::fs::read_dir(dir.path()).expect("list").flatten();
+    let names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    assert!(!names.iter().any(|name| name.starts_with("ledger-")), "{names:?}");
 }
 
 /// How a writer's process ends: always by SIGKILL.
