@@ -1,6 +1,6 @@
 //! Looking up one block after another.
 //!
-//! A lookup is a validated read of one entry: load the holders word, check that the position still
+//! A lookup is a validated read of one entry: load the holders word, check that the entry still
 //! has the key, copy the record (if there is one), look at the holders word again. The same version
 //! on both looks proves that key and record belonged together all the while
 //! ([`holders`](super::holders)); otherwise the lookup starts over, at most twice, and then counts
@@ -12,7 +12,7 @@
 
 use super::ahead::UNKNOWN;
 use super::holders::{Holders, Kind, Shape};
-use super::layout::{MAX_SLOTS, WAYS};
+use super::layout::MAX_SLOTS;
 use super::memory::Table;
 use crate::words::Words;
 
@@ -22,6 +22,8 @@ const ATTEMPTS: usize = 3;
 
 pub(super) struct Cursor<'a, M> {
     table: &'a Table<M>,
+    /// Where the last block was found.
+    entry: u32,
     current: Set,
     other: Set,
 }
@@ -53,15 +55,15 @@ enum Form {
     Bitmap(usize),
 }
 
-/// The position changed hands while it was read.
+/// The entry changed hands while it was read.
 struct Moved;
 
 impl<'a, M: Words> Cursor<'a, M> {
     pub(super) fn new(table: &'a Table<M>) -> Self {
-        Self { table, current: Set::nobody(), other: Set::nobody() }
+        Self { table, entry: UNKNOWN, current: Set::nobody(), other: Set::nobody() }
     }
 
-    /// Looks a block up, at `hint` first (a position, or [`UNKNOWN`]).
+    /// Looks a block up, at `hint` first (an entry, or [`UNKNOWN`]).
     #[inline]
     pub(super) fn look(&mut self, hash: u64, hint: u32) -> Step {
         self.other.form = self.find(hash, hint);
@@ -74,6 +76,11 @@ impl<'a, M: Words> Cursor<'a, M> {
         }
         std::mem::swap(&mut self.current, &mut self.other);
         Step::Changed
+    }
+
+    /// The entry where the last block was found, or [`UNKNOWN`].
+    pub(super) fn entry(&self) -> u32 {
+        self.entry
     }
 
     /// Holders of the block looked at last.
@@ -103,10 +110,11 @@ impl<'a, M: Words> Cursor<'a, M> {
 
     fn probe(&mut self, hash: u64) -> Result<Form, Moved> {
         let table = self.table;
-        for bucket in table.probe(hash) {
-            for position in bucket * WAYS..(bucket + 1) * WAYS {
-                if table.key(position) == hash {
-                    if let Some(form) = self.read(position, hash)? {
+        let (home, tag) = table.layout.home(hash);
+        for bucket in table.probe(home) {
+            for entry in table.matches(bucket, tag).filter_map(|way| table.way(bucket, way)) {
+                if table.key(entry) == hash {
+                    if let Some(form) = self.read(entry, hash)? {
                         return Ok(form);
                     }
                 }
@@ -118,15 +126,16 @@ impl<'a, M: Words> Cursor<'a, M> {
         Ok(Form::Nobody)
     }
 
-    /// The position's holders into `other`; `None` if it does not hold `hash`.
+    /// The entry's holders into `other`; `None` if it does not hold `hash`.
     #[inline]
-    fn read(&mut self, position: usize, hash: u64) -> Result<Option<Form>, Moved> {
-        let holders = self.table.holders(position);
-        if holders.is_free() || self.table.key(position) != hash {
+    fn read(&mut self, entry: usize, hash: u64) -> Result<Option<Form>, Moved> {
+        let holders = self.table.holders(entry);
+        if holders.is_free() || self.table.key(entry) != hash {
             return Ok(None);
         }
         let form = self.copy(holders);
-        let again = self.table.holders_again(position);
+        let again = self.table.holders_again(entry);
+        self.entry = entry as u32;
         if holders.same_version(again) { Ok(Some(form)) } else { Err(Moved) }
     }
 

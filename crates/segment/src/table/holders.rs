@@ -6,15 +6,15 @@
 //! | version  | 0 |  lane 2  |  lane 1  |  lane 0 | kind |   inline (15 bits per lane)
 //! ```
 //!
-//! * **kind** 0: the position is free; 1: up to three slots inline; 2: a list in the arena;
+//! * **kind** 0: the entry is free; 1: up to three slots inline; 2: a list in the arena;
 //!   3: a bitmap in the arena.
 //! * A lane, and the owner field, is `slot + 1`; 0 means none. Lane 0 of an inline word *is* the
 //!   owner: the one holder whose recency links are embedded beside the entry
 //!   ([`recency`](super::recency)). Every other holder has a node in the arena. Readers do not care.
-//! * **version** changes whenever the position gets a new key or its record moves. A reader that
+//! * **version** changes whenever the entry gets a new key or its record moves. A reader that
 //!   finds the same version before and after knows that the key and the record it read between the
 //!   two loads belonged together. It would be deceived only by 65,536 such changes of this one
-//!   position during one probe, and then by a wrong score, never by a wild access.
+//!   entry during one probe, and then by a wrong score, never by a wild access.
 
 use super::layout::Layout;
 

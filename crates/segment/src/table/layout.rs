@@ -1,14 +1,14 @@
 //! Where everything of a table lies, and what a byte budget buys.
 //!
-//! All offsets follow from four numbers in the header (slots, buckets, pages, bitmap width is
-//! implied), so that a reader recomputes them and trusts nothing else it finds in the memory.
+//! All offsets follow from three sizes in the header (slots, blocks, pages), so that a reader
+//! recomputes them and trusts nothing else it finds in the memory.
 //!
 //! ```text
-//! header    16 words   magic, format, slots, buckets, pages, seed, default capacity
-//! slots      2 words per slot: recency ends (head, tail), held count and capacity
-//! overflow   one 16-bit count per bucket
-//! buckets    8 words (a cache line) each: four keys, four holders words
-//! links      1 word per position: recency links of the owner
+//! header    16 words   magic, format, slots, blocks, pages, seed, default capacity
+//! slots      2 words per slot: recency ends (oldest, newest), held count and capacity
+//! index      8 words (a cache line) per bucket of twelve ways: tags, overflow count, entry numbers
+//! entries    2 words per block: key, holders
+//! links      1 word per block: recency links of the owner
 //! arena      pages of 512 words: recency nodes, lists, bitmaps
 //! ```
 
@@ -21,8 +21,9 @@ pub const MAX_SLOTS: usize = 16_384;
 /// ([`TableWriter::set_capacity`](super::TableWriter::set_capacity)).
 pub const DEFAULT_CAPACITY: u32 = 31_250;
 
-/// Positions per bucket.
-pub(super) const WAYS: usize = 4;
+/// Entry numbers per bucket of the index.
+pub(super) const WAYS: usize = 12;
+pub(super) const BUCKET_WORDS: usize = 8;
 /// Buckets that a key may be away from its home; bounds every probe.
 pub(super) const MAX_PROBE: usize = 128;
 /// Words per arena page. The model checker cannot afford real pages.
@@ -33,13 +34,13 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"inlnblk\x01");
 pub(super) const HEADER_WORDS: usize = 16;
 pub(super) const H_MAGIC: usize = 0;
 pub(super) const H_SLOTS: usize = 1;
-pub(super) const H_BUCKETS: usize = 2;
+pub(super) const H_BLOCKS: usize = 2;
 pub(super) const H_PAGES: usize = 3;
 pub(super) const H_SEED: usize = 4;
 pub(super) const H_CAPACITY: usize = 5;
 
-/// Positions are numbered by 32-bit node ids whose top bit means "in the arena".
-const MAX_BUCKETS: usize = (1 << 30) / WAYS;
+/// An entry number leaves room for the bit that marks recency nodes in the arena.
+const MAX_BLOCKS: usize = 1 << 28;
 const SLOT_WORDS: usize = 2;
 /// Private bytes per page: its descriptor, and the index over the nodes that may lie in it.
 const PRIVATE_PAGE_BYTES: usize = 48 + PAGE_UNITS * NODE_INDEX_NUM * 4 / NODE_INDEX_DEN;
@@ -97,7 +98,7 @@ pub struct TableSpec {
 impl TableSpec {
     /// The largest table whose words and private state together stay within `bytes`.
     ///
-    /// Two thirds go to distinct blocks (28 bytes each), the rest to further holders: a mean of
+    /// Two thirds go to distinct blocks (30.1 bytes each), the rest to further holders: a mean of
     /// about 1.6 holders per block fills both at the same time. A workload with a different mean
     /// fills one of them earlier, and the fullest endpoints then give up their oldest blocks.
     pub fn within(slots: usize, bytes: usize) -> Self {
@@ -106,9 +107,11 @@ impl TableSpec {
         let pages = rest / 3 / (PAGE_WORDS * 8 + PRIVATE_PAGE_BYTES);
         let pages = pages.clamp(1, MAX_UNITS / PAGE_UNITS);
         let directory = rest.saturating_sub(pages * (PAGE_WORDS * 8 + PRIVATE_PAGE_BYTES));
-        // Per bucket: a line, four links, a 16-bit count.
-        let buckets = (directory / (64 + 32 + 2)).clamp(1, MAX_BUCKETS);
-        Self { slots, blocks: buckets * WAYS * 7 / 8, pages, default_capacity: DEFAULT_CAPACITY }
+        // Key, holders, links, and a share of an index that is never fuller than 7/8.
+        // 21 blocks have two buckets.
+        let blocks = directory.saturating_sub(64) / (21 * 24 + 2 * 64) * 21;
+        let blocks = blocks.clamp(1, MAX_BLOCKS);
+        Self { slots, blocks, pages, default_capacity: DEFAULT_CAPACITY }
     }
 
     /// Words of memory that the table needs.
@@ -128,9 +131,7 @@ impl TableSpec {
     }
 
     pub(super) fn layout(&self, seed: u64) -> Result<Layout, TableError> {
-        // One in eight positions stays free: probes stay short.
-        let buckets = self.blocks.saturating_mul(8).div_ceil(7 * WAYS);
-        Layout::new(self.slots, buckets, self.pages, seed)
+        Layout::new(self.slots, self.blocks, self.pages, seed)
     }
 }
 
@@ -138,13 +139,14 @@ impl TableSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) slots: usize,
-    pub(super) buckets: usize,
+    pub(super) entries: usize,
     pub(super) pages: usize,
     pub(super) seed: u64,
+    pub(super) buckets: usize,
     pub(super) bitmap_words: usize,
     pub(super) slot_base: usize,
-    pub(super) overflow_base: usize,
-    pub(super) bucket_base: usize,
+    pub(super) index_base: usize,
+    pub(super) entry_base: usize,
     pub(super) link_base: usize,
     pub(super) arena_base: usize,
     pub(super) total_words: usize,
@@ -153,65 +155,65 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(
         slots: usize,
-        buckets: usize,
+        blocks: usize,
         pages: usize,
         seed: u64,
     ) -> Result<Self, TableError> {
         check("slots", slots, MAX_SLOTS)?;
-        check("buckets", buckets, MAX_BUCKETS)?;
+        check("blocks", blocks, MAX_BLOCKS)?;
         check("pages", pages, MAX_UNITS / PAGE_UNITS)?;
+        // One in eight ways stays free: probes stay short.
+        let buckets = (blocks * 8).div_ceil(7 * WAYS);
         let slot_base = HEADER_WORDS;
-        let overflow_base = slot_base + slots * SLOT_WORDS;
-        let bucket_base = (overflow_base + buckets.div_ceil(4)).next_multiple_of(8);
-        let link_base = bucket_base + buckets * 2 * WAYS;
-        let arena_base = (link_base + buckets * WAYS).next_multiple_of(8);
+        let index_base = (slot_base + slots * SLOT_WORDS).next_multiple_of(BUCKET_WORDS);
+        let entry_base = index_base + buckets * BUCKET_WORDS;
+        let link_base = (entry_base + blocks * 2).next_multiple_of(8);
+        let arena_base = (link_base + blocks).next_multiple_of(8);
         Ok(Self {
             slots,
-            buckets,
+            entries: blocks,
             pages,
             seed,
+            buckets,
             bitmap_words: slots.div_ceil(64),
             slot_base,
-            overflow_base,
-            bucket_base,
+            index_base,
+            entry_base,
             link_base,
             arena_base,
             total_words: arena_base + pages * PAGE_WORDS,
         })
     }
 
-    pub(super) fn positions(&self) -> usize {
-        self.buckets * WAYS
-    }
-
-    /// Distinct blocks the directory accepts.
-    pub(super) fn max_blocks(&self) -> usize {
-        self.positions() * 7 / 8
-    }
-
     pub(super) fn units(&self) -> usize {
         self.pages * PAGE_UNITS
     }
 
-    /// The bucket where the probe for `key` starts.
+    /// Where the probe for `key` starts, and the tag (1 to 255) that stands for it there.
     ///
     /// The product's two halves folded together spread keys of any quality (engine hashes may be
     /// FNV); the seed keeps clients who choose prompts from choosing buckets.
     #[inline]
-    pub(super) fn home(&self, key: u64) -> usize {
+    pub(super) fn home(&self, key: u64) -> (usize, u8) {
         let product = u128::from(key ^ self.seed) * 0x9e37_79b9_7f4a_7c15;
         let mixed = product as u64 ^ (product >> 64) as u64;
-        ((u128::from(mixed) * self.buckets as u128) >> 64) as usize
+        let bucket = ((u128::from(mixed) * self.buckets as u128) >> 64) as usize;
+        (bucket, (mixed as u8).max(1))
     }
 
     #[inline]
-    pub(super) fn key_word(&self, position: usize) -> usize {
-        self.bucket_base + position / WAYS * 2 * WAYS + position % WAYS
+    pub(super) fn bucket_word(&self, bucket: usize) -> usize {
+        self.index_base + bucket * BUCKET_WORDS
     }
 
     #[inline]
-    pub(super) fn holders_word(&self, position: usize) -> usize {
-        self.key_word(position) + WAYS
+    pub(super) fn key_word(&self, entry: usize) -> usize {
+        self.entry_base + entry * 2
+    }
+
+    #[inline]
+    pub(super) fn holders_word(&self, entry: usize) -> usize {
+        self.key_word(entry) + 1
     }
 
     #[inline]

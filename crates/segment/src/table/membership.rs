@@ -96,20 +96,20 @@ impl<M: Words> Table<M> {
 }
 
 impl<M: WordsMut> Table<M> {
-    /// Adds `slot`, which is no member yet, to the entry at `position`.
+    /// Adds `slot`, which is no member yet, to the entry at `entry`.
     pub(super) fn add_member(
         &self,
         arena: &mut Arena,
-        position: usize,
+        entry: usize,
         slot: u16,
     ) -> Result<(), Full> {
-        let holders = self.holders(position);
+        let holders = self.holders(entry);
         match holders.kind() {
             Kind::Free | Kind::Inline => {
                 // Lane 0 is the owner's and is given by `set_owner`.
                 let empty = (1..INLINE_LANES).find(|&lane| holders.lane(lane).is_none());
                 if let Some(lane) = empty {
-                    self.set_holders(position, holders.with_lane(lane, Some(slot)));
+                    self.set_holders(entry, holders.with_lane(lane, Some(slot)));
                     return Ok(());
                 }
             }
@@ -127,14 +127,14 @@ impl<M: WordsMut> Table<M> {
                 }
             }
         }
-        self.grow(arena, position, holders, slot)
+        self.grow(arena, entry, holders, slot)
     }
 
     /// Takes `slot` out of the entry's holders. The entry is freed with its last holder.
     ///
     /// An owner gives up the entry's embedded links with it: the entry has no owner then.
-    pub(super) fn remove_member(&self, arena: &mut Arena, position: usize, slot: u16) {
-        let mut holders = self.holders(position);
+    pub(super) fn remove_member(&self, arena: &mut Arena, entry: usize, slot: u16) {
+        let mut holders = self.holders(entry);
         match holders.kind() {
             Kind::Free => return,
             Kind::Inline => {
@@ -146,7 +146,7 @@ impl<M: WordsMut> Table<M> {
                 if holders.lanes().next().is_none() {
                     holders = Holders::free(holders.version());
                 }
-                self.set_holders(position, holders);
+                self.set_holders(entry, holders);
                 return;
             }
             Kind::Record(Record { shape: Shape::Bitmap, unit }) => {
@@ -162,16 +162,16 @@ impl<M: WordsMut> Table<M> {
         }
         if holders.owner() == Some(slot) {
             holders = holders.with_owner(None);
-            self.set_holders(position, holders);
+            self.set_holders(entry, holders);
         }
-        self.shrink(arena, position, holders);
+        self.shrink(arena, entry, holders);
     }
 
-    /// Moves the holders of `position` and `slot` to the next larger record.
+    /// Moves the holders of `entry` and `slot` to the next larger record.
     fn grow(
         &self,
         arena: &mut Arena,
-        position: usize,
+        entry: usize,
         holders: Holders,
         slot: u16,
     ) -> Result<(), Full> {
@@ -179,15 +179,15 @@ impl<M: WordsMut> Table<M> {
             Kind::Record(Record { shape: Shape::List(class), .. }) => self.list(class + 1),
             _ => self.list(0),
         };
-        self.rewrite(arena, position, holders, shape, Some(slot))
+        self.rewrite(arena, entry, holders, shape, Some(slot))
     }
 
     /// Moves a record that has lost most of its holders to a smaller one, if there is room.
-    fn shrink(&self, arena: &mut Arena, position: usize, holders: Holders) {
+    fn shrink(&self, arena: &mut Arena, entry: usize, holders: Holders) {
         let Kind::Record(record) = holders.kind() else { return };
         let left = self.record_len(record);
         if left <= INLINE_AGAIN {
-            self.set_inline(position, holders);
+            self.set_inline(entry, holders);
             arena.free(record.shape, record.unit);
             return;
         }
@@ -196,7 +196,7 @@ impl<M: WordsMut> Table<M> {
         let shape = self.list(class);
         if shape.words(&self.layout) < record.shape.words(&self.layout) {
             // Without room the record stays as large as it is, which is correct.
-            let _ = self.rewrite(arena, position, holders, shape, None);
+            let _ = self.rewrite(arena, entry, holders, shape, None);
         }
     }
 
@@ -204,7 +204,7 @@ impl<M: WordsMut> Table<M> {
     fn rewrite(
         &self,
         arena: &mut Arena,
-        position: usize,
+        entry: usize,
         holders: Holders,
         shape: Shape,
         extra: Option<u16>,
@@ -227,15 +227,15 @@ impl<M: WordsMut> Table<M> {
         self.words.store_run(self.layout.arena_word(unit), &words[..length]);
         let version = holders.version().wrapping_add(1);
         let record = Record { shape, unit };
-        self.set_holders(position, Holders::record(record, holders.owner(), version));
+        self.set_holders(entry, Holders::record(record, holders.owner(), version));
         if let Kind::Record(old) = holders.kind() {
             arena.free(old.shape, old.unit);
         }
         Ok(())
     }
 
-    /// Replaces a record by inline lanes; with nobody left, frees the position.
-    fn set_inline(&self, position: usize, holders: Holders) {
+    /// Replaces a record by inline lanes; with nobody left, frees the entry.
+    fn set_inline(&self, entry: usize, holders: Holders) {
         let version = holders.version().wrapping_add(1);
         let owner = holders.owner();
         let mut inline = Holders(Holders::free(version).0 | 1).with_owner(owner);
@@ -247,7 +247,7 @@ impl<M: WordsMut> Table<M> {
             }
         });
         let empty = inline.lanes().next().is_none();
-        self.set_holders(position, if empty { Holders::free(version) } else { inline });
+        self.set_holders(entry, if empty { Holders::free(version) } else { inline });
     }
 
     /// The list of this class, or a bitmap where that is no larger.
@@ -261,8 +261,8 @@ impl<M: WordsMut> Table<M> {
     }
 
     /// Makes `slot`, a member, the owner of the entry's embedded links.
-    pub(super) fn set_owner(&self, position: usize, slot: u16) {
-        let mut holders = self.holders(position);
+    pub(super) fn set_owner(&self, entry: usize, slot: u16) {
+        let mut holders = self.holders(entry);
         if holders.kind() == Kind::Inline {
             for lane in 1..INLINE_LANES {
                 if holders.lane(lane) == Some(slot) {
@@ -270,6 +270,6 @@ impl<M: WordsMut> Table<M> {
                 }
             }
         }
-        self.set_holders(position, holders.with_owner(Some(slot)));
+        self.set_holders(entry, holders.with_owner(Some(slot)));
     }
 }

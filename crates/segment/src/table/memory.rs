@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::holders::Holders;
 use super::layout::{
-    H_BUCKETS, H_CAPACITY, H_MAGIC, H_PAGES, H_SEED, H_SLOTS, Layout, MAGIC, MAX_PROBE, TableError,
-    TableSpec, WAYS,
+    H_BLOCKS, H_CAPACITY, H_MAGIC, H_PAGES, H_SEED, H_SLOTS, HEADER_WORDS, Layout, MAGIC,
+    TableError, TableSpec,
 };
 use crate::words::{Words, WordsMut};
 
@@ -23,8 +23,8 @@ pub(super) struct Table<M> {
 impl<M: Words> Table<M> {
     /// Finds the table in `words`, trusting nothing that does not fit.
     pub(super) fn open(words: M) -> Result<Self, TableError> {
-        if words.len() < super::layout::HEADER_WORDS {
-            let needed = super::layout::HEADER_WORDS;
+        if words.len() < HEADER_WORDS {
+            let needed = HEADER_WORDS;
             return Err(TableError::Short { found: words.len(), needed });
         }
         let found = words.load(H_MAGIC, Acquire);
@@ -33,7 +33,7 @@ impl<M: Words> Table<M> {
         }
         let size = |word| usize::try_from(words.load(word, Relaxed)).unwrap_or(usize::MAX);
         let seed = words.load(H_SEED, Relaxed);
-        let layout = Layout::new(size(H_SLOTS), size(H_BUCKETS), size(H_PAGES), seed)?;
+        let layout = Layout::new(size(H_SLOTS), size(H_BLOCKS), size(H_PAGES), seed)?;
         fits(&words, &layout)?;
         Ok(Self { words, layout })
     }
@@ -47,58 +47,24 @@ impl<M: Words> Table<M> {
         u32::try_from(self.load(H_CAPACITY)).unwrap_or(u32::MAX).max(1)
     }
 
-    // === positions ===
+    // === entries ===
 
     #[inline]
-    pub(super) fn key(&self, position: usize) -> u64 {
-        self.load(self.layout.key_word(position))
+    pub(super) fn key(&self, entry: usize) -> u64 {
+        self.load(self.layout.key_word(entry))
     }
 
-    /// Acquire: what the word refers to, and the position's key, are at least as new.
+    /// Acquire: what the word refers to, and the entry's key, are at least as new.
     #[inline]
-    pub(super) fn holders(&self, position: usize) -> Holders {
-        Holders(self.words.load(self.layout.holders_word(position), Acquire))
+    pub(super) fn holders(&self, entry: usize) -> Holders {
+        Holders(self.words.load(self.layout.holders_word(entry), Acquire))
     }
 
     /// Loads the word again, after every load that came before.
     #[inline]
-    pub(super) fn holders_again(&self, position: usize) -> Holders {
+    pub(super) fn holders_again(&self, entry: usize) -> Holders {
         self.words.fence(Acquire);
-        Holders(self.load(self.layout.holders_word(position)))
-    }
-
-    /// The buckets where `key` may be: its home and what follows while keys have overflowed.
-    #[inline]
-    pub(super) fn probe(&self, key: u64) -> impl Iterator<Item = usize> {
-        let mut next = Some(self.layout.home(key));
-        (0..MAX_PROBE.min(self.layout.buckets)).map_while(move |_| {
-            let bucket = next?;
-            next = Some(if bucket + 1 == self.layout.buckets { 0 } else { bucket + 1 });
-            Some(bucket)
-        })
-    }
-
-    /// Keys that passed `bucket` because it was full when they came, and are still in the table.
-    /// At most 4 × [`MAX_PROBE`], so 16 bits never saturate.
-    #[inline]
-    pub(super) fn overflow(&self, bucket: usize) -> u16 {
-        let word = self.words.load(self.layout.overflow_base + bucket / 4, Acquire);
-        (word >> (bucket % 4 * 16)) as u16
-    }
-
-    /// The position that holds `key`, for the writer: exact, no validation needed.
-    pub(super) fn find(&self, key: u64) -> Option<usize> {
-        for bucket in self.probe(key) {
-            for position in bucket * WAYS..(bucket + 1) * WAYS {
-                if self.key(position) == key && !self.holders(position).is_free() {
-                    return Some(position);
-                }
-            }
-            if self.overflow(bucket) == 0 {
-                break;
-            }
-        }
-        None
+        Holders(self.load(self.layout.holders_word(entry)))
     }
 
     // === slots ===
@@ -123,7 +89,7 @@ impl<M: WordsMut> Table<M> {
         fits(&words, &layout)?;
         let table = Self { words, layout };
         table.store(H_SLOTS, layout.slots as u64);
-        table.store(H_BUCKETS, layout.buckets as u64);
+        table.store(H_BLOCKS, layout.entries as u64);
         table.store(H_PAGES, layout.pages as u64);
         table.store(H_SEED, seed);
         table.store(H_CAPACITY, u64::from(spec.default_capacity.max(1)));
@@ -139,21 +105,14 @@ impl<M: WordsMut> Table<M> {
         self.words.store(word, value, Relaxed);
     }
 
-    /// Gives a free position its next key. Ordered after the store that freed it.
-    pub(super) fn set_key(&self, position: usize, key: u64) {
-        self.words.store(self.layout.key_word(position), key, Release);
+    /// Gives a free entry its next key. Ordered after the store that freed it.
+    pub(super) fn set_key(&self, entry: usize, key: u64) {
+        self.words.store(self.layout.key_word(entry), key, Release);
     }
 
     /// Publishes the word and, with it, everything stored before.
-    pub(super) fn set_holders(&self, position: usize, holders: Holders) {
-        self.words.store(self.layout.holders_word(position), holders.0, Release);
-    }
-
-    pub(super) fn set_overflow(&self, bucket: usize, count: u16) {
-        let index = self.layout.overflow_base + bucket / 4;
-        let shift = bucket % 4 * 16;
-        let word = self.load(index) & !(0xffff << shift) | u64::from(count) << shift;
-        self.words.store(index, word, Release);
+    pub(super) fn set_holders(&self, entry: usize, holders: Holders) {
+        self.words.store(self.layout.holders_word(entry), holders.0, Release);
     }
 
     pub(super) fn set_ends(&self, slot: u16, ends: u64) {

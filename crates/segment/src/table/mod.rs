@@ -3,8 +3,9 @@
 mod ahead;
 mod arena;
 mod cursor;
-mod directory;
+mod entries;
 mod holders;
+mod index;
 mod layout;
 mod live;
 mod membership;

@@ -74,7 +74,7 @@ impl Nodes {
     }
 
     fn home(&self, held: Held) -> usize {
-        let key = (held.position as u64) << 16 | u64::from(held.slot);
+        let key = (held.entry as u64) << 16 | u64::from(held.slot);
         let product = u128::from(key) * 0x9e37_79b9_7f4a_7c15;
         let mixed = product as u64 ^ (product >> 64) as u64;
         ((u128::from(mixed) * self.cells.len() as u128) >> 64) as usize

@@ -151,7 +151,7 @@ impl<M: Words> TableReader<M> {
     fn walk(&self, hashes: &[u64], mut visit: impl FnMut(Step, &Cursor<'_, M>) -> bool) {
         let mut cursor = Cursor::new(&self.table);
         for group in hashes.chunks(GROUP) {
-            let hints = self.table.locate(group);
+            let hints = self.table.locate(group, cursor.entry());
             for (&hash, &hint) in group.iter().zip(&hints) {
                 let step = cursor.look(hash, hint);
                 if !visit(step, &cursor) {

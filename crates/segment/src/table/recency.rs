@@ -1,6 +1,6 @@
 //! Exact recency order per endpoint: one doubly linked list per slot, oldest first.
 //!
-//! A node is a `u32`: a position number for the owner of an entry (its links lie beside the entry),
+//! A node is a `u32`: a entry number for the owner of an entry (its links lie beside the entry),
 //! or [`ARENA`] plus an arena unit for any other holder (two words: links, and entry and slot).
 //!
 //! The forward chain is the truth; `prev` is a convenience of the live writer. Every change is a
@@ -21,7 +21,7 @@ pub(super) const ARENA: u32 = 1 << 31;
 /// A holder of a block: which entry, which slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Held {
-    pub(super) position: usize,
+    pub(super) entry: usize,
     pub(super) slot: u16,
 }
 
@@ -95,10 +95,10 @@ impl<M: WordsMut> Table<M> {
         }
     }
 
-    /// Whose node this is. A position's own node belongs to the entry's owner.
+    /// Whose node this is. A entry's own node belongs to the entry's owner.
     pub(super) fn held(&self, slot: u16, node: u32) -> Held {
         if node & ARENA == 0 {
-            return Held { position: node as usize, slot };
+            return Held { entry: node as usize, slot };
         }
         unpack(self.load(self.layout.arena_word(node & !ARENA) + 1))
     }
@@ -112,11 +112,11 @@ impl<M: WordsMut> Table<M> {
 }
 
 fn pack(held: Held) -> u64 {
-    (held.position as u64) << 16 | u64::from(held.slot)
+    (held.entry as u64) << 16 | u64::from(held.slot)
 }
 
 fn unpack(word: u64) -> Held {
-    Held { position: (word >> 16) as usize, slot: word as u16 }
+    Held { entry: (word >> 16) as usize, slot: word as u16 }
 }
 
 pub(super) fn join(oldest: u32, newest: u32) -> u64 {

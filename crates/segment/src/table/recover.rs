@@ -16,7 +16,7 @@
 
 use super::arena::NODE;
 use super::holders::{Holders, Kind, Record};
-use super::layout::MAX_SLOTS;
+use super::layout::{MAX_SLOTS, WAYS};
 use super::memory::Table;
 use super::recency::{ARENA, Held, NIL, join};
 use super::writer::TableWriter;
@@ -27,93 +27,118 @@ const MAX_STRAYS: usize = 8;
 
 pub(super) fn rebuild<M: WordsMut>(writer: &mut TableWriter<M>) {
     validate_entries(writer);
-    let mut linked = Linked(vec![0; writer.table.layout.positions().div_ceil(64)]);
+    let mut linked = Marks::new(writer.table.layout.entries);
     for slot in 0..writer.table.layout.slots as u16 {
         let order = walk(writer, &mut linked, slot);
         relink(&writer.table, slot, &order);
     }
     writer.arena.settle();
+    writer.entries.settle(&writer.table);
     append_missed(writer, &mut linked);
     recount(writer);
 }
 
-/// Positions whose embedded node was met.
-struct Linked(Vec<u64>);
+/// A set of entries.
+struct Marks(Vec<u64>);
 
-impl Linked {
-    /// Marks a position; whether it was unmarked.
-    fn mark(&mut self, position: usize) -> bool {
-        let word = &mut self.0[position / 64];
+impl Marks {
+    fn new(entries: usize) -> Self {
+        Self(vec![0; entries.div_ceil(64)])
+    }
+
+    /// Adds an entry; whether it was not in the set.
+    fn mark(&mut self, entry: usize) -> bool {
+        let word = &mut self.0[entry / 64];
         let before = *word;
-        *word |= 1 << (position % 64);
+        *word |= 1 << (entry % 64);
         before != *word
     }
 
-    fn has(&self, position: usize) -> bool {
-        self.0[position / 64] >> (position % 64) & 1 == 1
+    fn has(&self, entry: usize) -> bool {
+        self.0[entry / 64] >> (entry % 64) & 1 == 1
     }
 }
 
 fn validate_entries<M: WordsMut>(writer: &mut TableWriter<M>) {
-    let mut passed = vec![0_u16; writer.table.layout.buckets];
-    for position in 0..writer.table.layout.positions() {
-        if writer.table.holders(position).is_free() {
-            continue;
-        }
-        let Some(away) = displacement_if_sound(&writer.table, position) else {
-            drop_entry(writer, position);
-            continue;
-        };
-        for bucket in writer.table.probe(writer.table.key(position)).take(away) {
-            passed[bucket] += 1;
-        }
-        let holders = writer.table.holders(position);
-        let owner = holders.owner();
-        if owner.is_some_and(|owner| !writer.table.is_member(holders, owner)) {
-            // The owner was being taken out of the record; somebody else inherits below.
-            writer.table.set_holders(position, holders.with_owner(None));
-        }
-    }
-    for (bucket, &count) in passed.iter().enumerate() {
-        if writer.table.overflow(bucket) != count {
-            writer.table.set_overflow(bucket, count);
-        }
-    }
-    for position in 0..writer.table.layout.positions() {
-        let holders = writer.table.holders(position);
+    for entry in 0..writer.table.layout.entries {
+        let holders = writer.table.holders(entry);
         if holders.is_free() {
             continue;
         }
-        let twice = writer.table.find(writer.table.key(position)) != Some(position);
+        if !is_sound(&writer.table, holders) {
+            drop_entry(writer, entry);
+            continue;
+        }
+        let owner = holders.owner();
+        if owner.is_some_and(|owner| !writer.table.is_member(holders, owner)) {
+            // The owner was being taken out of the record; somebody else inherits below.
+            writer.table.set_holders(entry, holders.with_owner(None));
+        }
+    }
+    let indexed = validate_index(&writer.table);
+    for entry in 0..writer.table.layout.entries {
+        let holders = writer.table.holders(entry);
+        if holders.is_free() {
+            continue;
+        }
+        let found = indexed.has(entry) && writer.table.find(writer.table.key(entry)) == Some(entry);
         let claimed = match holders.kind() {
-            Kind::Record(record) => !twice && writer.arena.claim(record.shape, record.unit),
-            _ => !twice,
+            Kind::Record(record) => found && writer.arena.claim(record.shape, record.unit),
+            _ => found,
         };
         if !claimed {
-            drop_entry(writer, position);
-            writer.table.vacate(position);
+            drop_entry(writer, entry);
+            writer.table.vacate(entry);
         }
     }
 }
 
-fn drop_entry<M: WordsMut>(writer: &mut TableWriter<M>, position: usize) {
-    let version = writer.table.holders(position).version().wrapping_add(1);
-    writer.table.set_holders(position, Holders::free(version));
+/// Clears every way that is not the one way of an entry within reach of its home, and counts the
+/// overflows anew. Returns the entries that are indexed.
+fn validate_index<M: WordsMut>(table: &Table<M>) -> Marks {
+    let layout = &table.layout;
+    let mut indexed = Marks::new(layout.entries);
+    let mut passed = vec![0_u16; layout.buckets];
+    for bucket in 0..layout.buckets {
+        for way in (0..WAYS).filter(|&way| table.tag(bucket, way) != 0) {
+            let entry = table.way(bucket, way).filter(|&entry| {
+                !table.holders(entry).is_free()
+                    && layout.home(table.key(entry)).1 == table.tag(bucket, way)
+            });
+            let home = entry.map(|entry| layout.home(table.key(entry)).0);
+            let away = home.and_then(|home| table.probe(home).position(|at| at == bucket));
+            match (entry, home, away) {
+                (Some(entry), Some(home), Some(away)) if indexed.mark(entry) => {
+                    table.probe(home).take(away).for_each(|at| passed[at] += 1);
+                }
+                _ => table.set_tag(bucket, way, 0),
+            }
+        }
+    }
+    for (bucket, &count) in passed.iter().enumerate() {
+        if table.overflow(bucket) != count {
+            table.set_overflow(bucket, count);
+        }
+    }
+    indexed
+}
+
+fn drop_entry<M: WordsMut>(writer: &mut TableWriter<M>, entry: usize) {
+    let version = writer.table.holders(entry).version().wrapping_add(1);
+    writer.table.set_holders(entry, Holders::free(version));
     writer.stats.dropped += 1;
 }
 
-/// The entry's distance from home, if its holders are slots of this table, each named once, and its
-/// record lies inside of the arena.
-fn displacement_if_sound<M: WordsMut>(table: &Table<M>, position: usize) -> Option<usize> {
-    let holders = table.holders(position);
+/// Whether the holders are slots of this table, each named once, in a record inside of the arena.
+fn is_sound<M: WordsMut>(table: &Table<M>, holders: Holders) -> bool {
     // The owner field of a record has room for slots that no table has.
     if holders.owner().is_some_and(|owner| usize::from(owner) >= table.layout.slots) {
-        return None;
+        return false;
     }
     if let Kind::Record(Record { shape, unit }) = holders.kind() {
         let words = shape.words(&table.layout);
         if unit as usize + words.div_ceil(2) > table.layout.units() {
-            return None;
+            return false;
         }
     }
     let mut seen = [0_u64; MAX_SLOTS / 64];
@@ -127,11 +152,11 @@ fn displacement_if_sound<M: WordsMut>(table: &Table<M>, position: usize) -> Opti
             seen[word] |= bit;
         }
     });
-    if sound && members > 0 { table.displacement(position) } else { None }
+    sound && members > 0
 }
 
 /// The slot's nodes, oldest first, with the arena cells among them claimed.
-fn walk<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked, slot: u16) -> Vec<u32> {
+fn walk<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Marks, slot: u16) -> Vec<u32> {
     let mut order = Vec::new();
     let mut strays = 0;
     let (mut node, _) = writer.table.oldest_newest(slot);
@@ -147,7 +172,7 @@ fn walk<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked, slot: u16
 
 fn in_range<M: WordsMut>(table: &Table<M>, node: u32) -> bool {
     if node & ARENA == 0 {
-        return (node as usize) < table.layout.positions();
+        return (node as usize) < table.layout.entries;
     }
     ((node & !ARENA) as usize) < table.layout.units()
 }
@@ -155,21 +180,21 @@ fn in_range<M: WordsMut>(table: &Table<M>, node: u32) -> bool {
 /// The node that stands for the holding that `node` claims to be, the first time it is met.
 fn accept<M: WordsMut>(
     writer: &mut TableWriter<M>,
-    linked: &mut Linked,
+    linked: &mut Marks,
     slot: u16,
     node: u32,
 ) -> Option<u32> {
     let held = writer.table.held(slot, node);
-    if held.slot != slot || held.position >= writer.table.layout.positions() {
+    if held.slot != slot || held.entry >= writer.table.layout.entries {
         return None;
     }
-    let holders = writer.table.holders(held.position);
+    let holders = writer.table.holders(held.entry);
     if !writer.table.is_member(holders, slot) {
         return None;
     }
     if holders.owner() == Some(slot) {
         // Also when met as an arena node: the writer died while moving it beside its entry.
-        return linked.mark(held.position).then_some(held.position as u32);
+        return linked.mark(held.entry).then_some(held.entry as u32);
     }
     let unit = node & !ARENA;
     let fresh = node & ARENA != 0
@@ -198,26 +223,26 @@ fn relink<M: WordsMut>(table: &Table<M>, slot: u16, order: &[u32]) {
     }
 }
 
-fn append_missed<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked) {
+fn append_missed<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Marks) {
     let mut members = Vec::new();
-    for position in 0..writer.table.layout.positions() {
+    for entry in 0..writer.table.layout.entries {
         members.clear();
-        writer.table.for_each_member(writer.table.holders(position), |slot| members.push(slot));
+        writer.table.for_each_member(writer.table.holders(entry), |slot| members.push(slot));
         for &slot in &members {
-            let holders = writer.table.holders(position);
-            let held = Held { position, slot };
-            if holders.owner() == Some(slot) && linked.has(position)
+            let holders = writer.table.holders(entry);
+            let held = Held { entry, slot };
+            if holders.owner() == Some(slot) && linked.has(entry)
                 || holders.owner() != Some(slot) && writer.nodes.find(&writer.table, held).is_some()
             {
                 continue;
             }
             writer.stats.relinked += 1;
             if holders.owner().is_none() {
-                writer.table.set_owner(position, slot);
+                writer.table.set_owner(entry, slot);
             }
-            if writer.table.holders(position).owner() == Some(slot) {
-                linked.mark(position);
-                writer.table.append(slot, position as u32);
+            if writer.table.holders(entry).owner() == Some(slot) {
+                linked.mark(entry);
+                writer.table.append(slot, entry as u32);
                 continue;
             }
             match writer.arena.allocate(NODE) {
@@ -227,11 +252,17 @@ fn append_missed<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Linked) 
                     writer.nodes.insert(held, unit);
                 }
                 // Damage has filled the arena: a holding that cannot be ordered is not kept.
-                None => writer.table.remove_member(&mut writer.arena, position, slot),
+                None => {
+                    writer.table.remove_member(&mut writer.arena, entry, slot);
+                    if writer.table.holders(entry).is_free() {
+                        writer.table.vacate(entry);
+                        writer.entries.free(&writer.table, entry);
+                    }
+                }
             }
         }
-        if !members.is_empty() && writer.table.holders(position).owner().is_none() {
-            writer.inherit(position);
+        if !members.is_empty() && writer.table.holders(entry).owner().is_none() {
+            writer.inherit(entry);
         }
     }
 }
@@ -240,9 +271,9 @@ fn recount<M: WordsMut>(writer: &mut TableWriter<M>) {
     let table = &writer.table;
     let mut held = vec![0_u32; table.layout.slots];
     let mut blocks = 0;
-    for position in 0..table.layout.positions() {
-        blocks += usize::from(!table.holders(position).is_free());
-        table.for_each_member(table.holders(position), |slot| held[usize::from(slot)] += 1);
+    for entry in 0..table.layout.entries {
+        blocks += usize::from(!table.holders(entry).is_free());
+        table.for_each_member(table.holders(entry), |slot| held[usize::from(slot)] += 1);
     }
     for (slot, &count) in held.iter().enumerate() {
         let slot = slot as u16;

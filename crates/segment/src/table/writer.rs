@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::ahead::GROUP;
+use super::ahead::{GROUP, UNKNOWN};
 use super::arena::{Arena, NODE};
+use super::entries::Entries;
 use super::layout::{TableError, TableSpec};
 use super::membership::Full;
 use super::memory::Table;
@@ -29,6 +30,7 @@ const SHARE: u32 = 64;
 #[derive(Debug)]
 pub struct TableWriter<M> {
     pub(super) table: Table<M>,
+    pub(super) entries: Entries,
     pub(super) arena: Arena,
     pub(super) nodes: Nodes,
     pub(super) blocks: usize,
@@ -81,6 +83,7 @@ impl<M: WordsMut> TableWriter<M> {
         let layout = table.layout;
         Self {
             table,
+            entries: Entries::new(),
             arena: Arena::new(&layout),
             nodes: Nodes::new(&layout),
             blocks: 0,
@@ -109,7 +112,7 @@ impl<M: WordsMut> TableWriter<M> {
         let mut added = 0;
         for group in hashes.chunks(GROUP) {
             // Only for its loads: what the group's buckets and records are waited for together.
-            self.table.locate(group);
+            self.table.locate(group, UNKNOWN);
             added += group.iter().filter(|&&hash| self.insert(slot, hash)).count();
         }
         added
@@ -117,11 +120,11 @@ impl<M: WordsMut> TableWriter<M> {
 
     /// Ends the holding of one block. Returns whether the slot held it.
     pub fn remove(&mut self, slot: u16, hash: u64) -> bool {
-        let Some(position) = self.table.find(hash) else { return false };
-        if !self.serves(slot) || !self.table.is_member(self.table.holders(position), slot) {
+        let Some(entry) = self.table.find(hash) else { return false };
+        if !self.serves(slot) || !self.table.is_member(self.table.holders(entry), slot) {
             return false;
         }
-        self.release(Held { position, slot });
+        self.release(Held { entry, slot });
         true
     }
 
@@ -156,12 +159,12 @@ impl<M: WordsMut> TableWriter<M> {
         self.blocks
     }
 
-    /// Bytes in use: words of occupied positions at the table's load limit, arena pages, and this
+    /// Bytes in use: words of occupied entries and their share of the index, arena pages, and this
     /// writer's private state for them.
     pub fn bytes_in_use(&self) -> usize {
         let layout = &self.table.layout;
-        let directory = self.blocks * (layout.arena_base - layout.overflow_base) * 8;
-        directory / layout.max_blocks() + self.arena.bytes() + self.nodes.bytes()
+        let directory = self.blocks * (layout.arena_base - layout.index_base) * 8;
+        directory / layout.entries + self.arena.bytes() + self.nodes.bytes()
     }
 
     /// The blocks of a slot, least recent first.
@@ -171,7 +174,7 @@ impl<M: WordsMut> TableWriter<M> {
         std::iter::from_fn(move || {
             let current = (node != NIL).then_some(node)?;
             node = self.table.links(current).1;
-            Some(self.table.key(self.table.held(slot, current).position))
+            Some(self.table.key(self.table.held(slot, current).entry))
         })
     }
 
@@ -186,9 +189,9 @@ impl<M: WordsMut> TableWriter<M> {
 
     /// Whether the slot did not hold the block before and does now.
     fn insert(&mut self, slot: u16, hash: u64) -> bool {
-        if let Some(position) = self.table.find(hash) {
-            if self.table.is_member(self.table.holders(position), slot) {
-                self.refresh(Held { position, slot });
+        if let Some(entry) = self.table.find(hash) {
+            if self.table.is_member(self.table.holders(entry), slot) {
+                self.refresh(Held { entry, slot });
                 return false;
             }
         }
@@ -202,40 +205,43 @@ impl<M: WordsMut> TableWriter<M> {
             held = self.table.count(slot).0;
         }
         for _ in 0..ROUNDS {
-            if self.try_insert(slot, hash).is_ok() {
-                let held = self.table.count(slot).0;
-                self.table.set_count(slot, held + 1, capacity);
-                self.held += 1;
-                return true;
-            }
-            if !self.make_room() {
-                break;
+            match self.try_insert(slot, hash) {
+                Ok(true) => {
+                    let held = self.table.count(slot).0;
+                    self.table.set_count(slot, held + 1, capacity);
+                    self.held += 1;
+                    return true;
+                }
+                Err(Full) if self.make_room() => {}
+                _ => break,
             }
         }
         self.stats.refused += 1;
         false
     }
 
-    fn try_insert(&mut self, slot: u16, hash: u64) -> Result<(), Full> {
-        let Some(position) = self.table.find(hash) else {
-            if self.blocks >= self.table.layout.max_blocks() {
-                return Err(Full);
+    /// `Ok(false)`: the hash's buckets are all full, and no eviction elsewhere would change that.
+    fn try_insert(&mut self, slot: u16, hash: u64) -> Result<bool, Full> {
+        let Some(entry) = self.table.find(hash) else {
+            let entry = self.entries.next(&self.table).ok_or(Full)?;
+            if !self.table.occupy(entry, hash, slot) {
+                return Ok(false);
             }
-            let position = self.table.occupy(hash, slot).ok_or(Full)?;
-            self.table.append(slot, position as u32);
+            self.entries.take(&self.table);
+            self.table.append(slot, entry as u32);
             self.blocks += 1;
-            return Ok(());
+            return Ok(true);
         };
         let unit = self.arena.allocate(NODE).ok_or(Full)?;
-        if let Err(full) = self.table.add_member(&mut self.arena, position, slot) {
+        if let Err(full) = self.table.add_member(&mut self.arena, entry, slot) {
             self.arena.free(NODE, unit);
             return Err(full);
         }
-        let held = Held { position, slot };
+        let held = Held { entry, slot };
         self.table.set_held(unit, held);
         self.table.append(slot, unit | ARENA);
         self.nodes.insert(held, unit);
-        Ok(())
+        Ok(true)
     }
 
     fn refresh(&mut self, held: Held) {
@@ -247,8 +253,8 @@ impl<M: WordsMut> TableWriter<M> {
     }
 
     fn node(&self, held: Held) -> Option<u32> {
-        if self.table.holders(held.position).owner() == Some(held.slot) {
-            return Some(held.position as u32);
+        if self.table.holders(held.entry).owner() == Some(held.slot) {
+            return Some(held.entry as u32);
         }
         self.nodes.find(&self.table, held).map(|unit| unit | ARENA)
     }
@@ -276,22 +282,23 @@ impl<M: WordsMut> TableWriter<M> {
 
     /// Ends one holding: first for readers, then in the recency list, then in private state.
     pub(super) fn release(&mut self, held: Held) {
-        let Held { position, slot } = held;
-        let unit = match self.table.holders(position).owner() {
+        let Held { entry, slot } = held;
+        let unit = match self.table.holders(entry).owner() {
             Some(owner) if owner == slot => None,
             _ => match self.nodes.remove(&self.table, held) {
                 Some(unit) => Some(unit),
                 None => return,
             },
         };
-        self.table.remove_member(&mut self.arena, position, slot);
-        self.table.unlink(slot, unit.map_or(position as u32, |unit| unit | ARENA));
+        self.table.remove_member(&mut self.arena, entry, slot);
+        self.table.unlink(slot, unit.map_or(entry as u32, |unit| unit | ARENA));
         match unit {
             Some(unit) => self.arena.free(NODE, unit),
-            None => self.inherit(position),
+            None => self.inherit(entry),
         }
-        if self.table.holders(position).is_free() {
-            self.table.vacate(position);
+        if self.table.holders(entry).is_free() {
+            self.table.vacate(entry);
+            self.entries.free(&self.table, entry);
             self.blocks -= 1;
         }
         let (count, capacity) = self.table.count(slot);
@@ -301,11 +308,11 @@ impl<M: WordsMut> TableWriter<M> {
 
     /// Gives the embedded links of an entry without owner to one of its holders, which frees that
     /// holder's node: a block with one holder never needs the arena.
-    pub(super) fn inherit(&mut self, position: usize) {
-        let Some(slot) = self.table.any_member(self.table.holders(position)) else { return };
-        let Some(unit) = self.nodes.remove(&self.table, Held { position, slot }) else { return };
-        self.table.set_owner(position, slot);
-        self.table.replace(slot, unit | ARENA, position as u32);
+    pub(super) fn inherit(&mut self, entry: usize) {
+        let Some(slot) = self.table.any_member(self.table.holders(entry)) else { return };
+        let Some(unit) = self.nodes.remove(&self.table, Held { entry, slot }) else { return };
+        self.table.set_owner(entry, slot);
+        self.table.replace(slot, unit | ARENA, entry as u32);
         self.arena.free(NODE, unit);
     }
 }
