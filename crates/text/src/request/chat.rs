@@ -45,6 +45,8 @@ pub(crate) struct Chat {
 
     pub(crate) tools: Tree,
     tools_json: Vec<u8>,
+    /// Scratch space of the writer.
+    sorted: Vec<u32>,
 }
 
 impl Chat {
@@ -63,6 +65,7 @@ impl Chat {
             budget: 0,
             tools: Tree::default(),
             tools_json: Vec::new(),
+            sorted: Vec::new(),
         }
     }
 
@@ -195,7 +198,7 @@ impl Chat {
         self.tools_sent = self.tools.is_filled_list();
         if self.tools_sent {
             self.tools_json.clear();
-            self.tools.write(&mut self.tools_json);
+            self.tools.write(&mut self.tools_json, &mut self.sorted);
             sink.text(&self.tools_json);
         }
     }

@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use crate::json::Kind;
 
-/// No node.
-const NONE: u32 = u32::MAX;
-
-/// A value and its key. Children form a list from the last to the first.
+/// A value and its key. Nodes lie in the order of the body: a container before its children.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
@@ -15,13 +12,13 @@ pub(super) struct Node {
     pub(super) key: Range<u32>,
     /// Unescaped string or number as written, in `bytes`.
     pub(super) scalar: Range<u32>,
-    last_child: u32,
-    previous: u32,
+    /// The index after its last descendant.
+    end: u32,
 }
 
 /// One JSON value as a tree.
 ///
-/// Memory: 32 bytes per node plus its unescaped key and scalar, all of it counted against the
+/// Memory: 24 bytes per node plus its unescaped key and scalar, all of it counted against the
 /// bound; both buffers are kept for the next request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tree {
@@ -53,7 +50,7 @@ impl Tree {
 
     /// True if the value is a list with something in it.
     pub(crate) fn is_filled_list(&self) -> bool {
-        self.nodes.first().is_some_and(|root| root.kind == Kind::Array && root.last_child != NONE)
+        self.nodes.len() > 1 && self.nodes[0].kind == Kind::Array
     }
 
     pub(crate) fn open(&mut self, kind: Kind) {
@@ -63,11 +60,7 @@ impl Tree {
         let index = self.nodes.len() as u32;
         let end = self.bytes.len() as u32;
         let key = std::mem::replace(&mut self.key, end..end);
-        let mut node = Node { kind, key, scalar: end..end, last_child: NONE, previous: NONE };
-        if let Some(parent) = self.open.last().and_then(|at| self.nodes.get_mut(*at as usize)) {
-            node.previous = parent.last_child;
-            parent.last_child = index;
-        }
+        let node = Node { kind, key, scalar: end..end, end: index + 1 };
         self.nodes.push(node);
         if matches!(kind, Kind::Array | Kind::Object) {
             self.open.push(index);
@@ -75,8 +68,13 @@ impl Tree {
     }
 
     pub(crate) fn close(&mut self, kind: Kind) {
-        if matches!(kind, Kind::Array | Kind::Object) && !self.overflow {
-            self.open.pop();
+        if self.overflow || !matches!(kind, Kind::Array | Kind::Object) {
+            return;
+        }
+        let end = self.nodes.len() as u32;
+        let container = self.open.pop().and_then(|index| self.nodes.get_mut(index as usize));
+        if let Some(container) = container {
+            container.end = end;
         }
     }
 
@@ -101,21 +99,22 @@ impl Tree {
         }
     }
 
-    pub(super) fn root(&self) -> Option<&Node> {
-        self.nodes.first()
+    pub(super) fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)
     }
 
     pub(super) fn slice(&self, range: &Range<u32>) -> &[u8] {
         self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// Children from the last to the first.
-    pub(super) fn children_backwards<'a>(
-        &'a self,
-        node: &Node,
-    ) -> impl Iterator<Item = &'a Node> + use<'a> {
-        let first = self.nodes.get(node.last_child as usize);
-        std::iter::successors(first, |node| self.nodes.get(node.previous as usize))
+    /// Indices of the children of the container at `index`.
+    pub(super) fn children(&self, index: u32) -> impl Iterator<Item = u32> + use<'_> {
+        let end = self.node(index).map_or(0, |node| node.end);
+        let next = move |child: &u32| {
+            let after = self.node(*child)?.end;
+            (after < end).then_some(after)
+        };
+        std::iter::successors((index + 1 < end).then_some(index + 1), next)
     }
 
     fn append(&mut self, piece: &[u8]) -> bool {

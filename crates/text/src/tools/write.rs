@@ -8,60 +8,79 @@
 
 use std::io::Write as _;
 
-use super::tree::{Node, Tree, double};
+use super::tree::{Tree, double};
 use crate::json::Kind;
 
 impl Tree {
     /// Appends the value to `out`. Recursion is as deep as the value, hence bounded by the lexer.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        if let Some(root) = self.root() {
-            self.value(root, out);
-        }
+    /// `sorted` is scratch space.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, sorted: &mut Vec<u32>) {
+        sorted.clear();
+        self.value(0, out, sorted);
     }
 
-    fn value(&self, node: &Node, out: &mut Vec<u8>) {
+    fn value(&self, index: u32, out: &mut Vec<u8>, sorted: &mut Vec<u32>) {
+        let Some(node) = self.node(index) else {
+            return;
+        };
         match node.kind {
-            Kind::Array => self.array(node, out),
+            Kind::Array => self.array(index, out, sorted),
             Kind::False => out.extend_from_slice(b"false"),
             Kind::Null => out.extend_from_slice(b"null"),
-            Kind::Number => number(double(self.slice(&node.scalar)), out),
-            Kind::Object => self.object(node, out),
+            Kind::Number => number(self.slice(&node.scalar), out),
+            Kind::Object => self.object(index, out, sorted),
             Kind::String => string(self.slice(&node.scalar), out),
             Kind::True => out.extend_from_slice(b"true"),
         }
     }
 
-    fn array(&self, node: &Node, out: &mut Vec<u8>) {
-        let items: Vec<&Node> = self.children_backwards(node).collect();
+    fn array(&self, index: u32, out: &mut Vec<u8>, sorted: &mut Vec<u32>) {
         out.push(b'[');
-        for (index, item) in items.iter().rev().enumerate() {
-            if index > 0 {
+        for (at, item) in self.children(index).enumerate() {
+            if at > 0 {
                 out.push(b',');
             }
-            self.value(item, out);
+            self.value(item, out, sorted);
         }
         out.push(b']');
     }
 
-    fn object(&self, node: &Node, out: &mut Vec<u8>) {
-        let mut members: Vec<&Node> = self.children_backwards(node).collect();
-        // Stable: among equal keys the last one of the body comes first and is kept.
-        members.sort_by_key(|member| self.slice(&member.key));
-        members.dedup_by_key(|member| self.slice(&member.key));
+    /// Sorts the members at the end of `sorted`, which their own members then use in turn.
+    fn object(&self, index: u32, out: &mut Vec<u8>, sorted: &mut Vec<u32>) {
+        let start = sorted.len();
+        sorted.extend(self.children(index));
+        let end = sorted.len();
+        let key = |member: u32| self.node(member).map_or(&[][..], |node| self.slice(&node.key));
+        // Equal keys stay in the order of the body.
+        sorted[start..].sort_unstable_by(|a, b| key(*a).cmp(key(*b)).then(a.cmp(b)));
         out.push(b'{');
-        for (index, member) in members.iter().enumerate() {
-            if index > 0 {
+        let mut is_first = true;
+        for at in start..end {
+            let member = sorted[at];
+            if at + 1 < end && key(member) == key(sorted[at + 1]) {
+                continue;
+            }
+            if !is_first {
                 out.push(b',');
             }
-            string(self.slice(&member.key), out);
+            is_first = false;
+            string(key(member), out);
             out.push(b':');
-            self.value(member, out);
+            self.value(member, out, sorted);
         }
         out.push(b'}');
+        sorted.truncate(start);
     }
 }
 
-fn number(value: f64, out: &mut Vec<u8>) {
+/// Writes a number as the double it stands for.
+fn number(digits: &[u8], out: &mut Vec<u8>) {
+    // Small integers, nearly all numbers of a schema, are their own shortest form.
+    if digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit) {
+        out.extend_from_slice(digits);
+        return;
+    }
+    let value = double(digits);
     let size = value.abs();
     // Writing to a vector cannot fail.
     let _ = if size != 0.0 && !(1e-6..1e21).contains(&size) {
@@ -157,7 +176,7 @@ mod tests {
         }
         lexer.finish(&mut Build(&mut tree)).expect("complete");
         let mut out = Vec::new();
-        tree.write(&mut out);
+        tree.write(&mut out, &mut Vec::new());
         String::from_utf8(out).expect("text")
     }
 
@@ -200,7 +219,7 @@ mod tests {
         }
         assert!(tree.overflowed());
         let mut out = Vec::new();
-        tree.write(&mut out);
+        tree.write(&mut out, &mut Vec::new());
         assert!(out.len() < 100);
     }
 }
