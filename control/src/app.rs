@@ -1,0 +1,335 @@
+//! The process: start, the loop, the end.
+//!
+//! Everything that happens on a timer happens in one loop, so that its order is evident: the
+//! heartbeat, a look at the watched files, the judgement of the scrape pace, the release of slots.
+//! Scrapes and HTTP connections are tasks beside it, on the same thread.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use inlane_core::registry::Registry;
+use inlane_core::snapshot::{FailureMode, Pool};
+use inlane_segment::{Opened, Origin};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::args::Args;
+use crate::config::settings::{FileDiscovery, Scraping, Settings, effective_interval};
+use crate::config::{Accepted, Configurator};
+use crate::discovery::Member;
+use crate::discovery::file::{self, Endpoints};
+use crate::http;
+use crate::pool::PublishedPool;
+use crate::process::cpu_time;
+use crate::scrape::pace::PaceLimits;
+use crate::scrape::{Scrapers, Target};
+use crate::shared::Shared;
+use crate::watch::{Change, FileWatch};
+
+/// How often the segment's heartbeat and the watched files are seen to.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// How often the pace is judged and slots are released.
+const REVIEW: Duration = Duration::from_secs(1);
+
+/// Why the process ends.
+#[derive(Debug, Error)]
+pub(crate) enum Fatal {
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Endpoints(String),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    #[error(
+        "nothing says where endpoints come from: give --endpoints-file, or a configuration with \
+         dataLayer.discovery"
+    )]
+    NoDiscovery,
+    #[error("segment: {0}")]
+    Segment(#[from] inlane_segment::Error),
+    #[error("cannot handle signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the control plane until SIGTERM or SIGINT.
+pub(crate) async fn serve(args: Args, registry: Registry) -> Result<(), Fatal> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Signals)?;
+    let mut control = Control::start(args, registry).await?;
+    let mut beat = ticks(BEAT);
+    let mut review = ticks(REVIEW);
+    let mut gauges = ticks(control.args.refresh_prometheus_metrics_interval.max(REVIEW));
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = beat.tick() => control.beat(),
+            _ = review.tick() => control.review(),
+            _ = gauges.tick() => control.shared.refresh_gauges(control.args.metrics_staleness_threshold),
+        }
+    }
+    control.shared.ready.set(false);
+    tracing::info!("stopping: the segment stays as it is");
+    Ok(())
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The parts that the loop drives.
+struct Control {
+    args: Args,
+    shared: Rc<Shared>,
+    scrapers: Rc<Scrapers>,
+    configurator: Configurator,
+    settings: Settings,
+    endpoints: EndpointsFile,
+    /// Members that could not be published yet.
+    unpublished: Option<Vec<Member>>,
+    reviewed: (Instant, Duration),
+}
+
+impl Control {
+    async fn start(args: Args, registry: Registry) -> Result<Self, Fatal> {
+        let address = args.http_address();
+        let listener = TcpListener::bind(address).await.map_err(|e| Fatal::Listen(address, e))?;
+        let failure_mode =
+            if args.fail_open { FailureMode::FailOpen } else { FailureMode::FailClose };
+        let pool = Pool { name: args.pool_name.clone(), namespace: args.namespace(), failure_mode };
+        let (pool, opened) = PublishedPool::open(&args.segment_dir, args.max_endpoints, pool)?;
+        log_opened(&args, &opened);
+        let shared = Rc::new(Shared::new(pool));
+        let source = args.config_source();
+        let mut configurator = Configurator::new(registry, source, args.allow_experimental_plugins);
+        let accepted = first_config(&mut configurator, &shared)?;
+        let (endpoints, first) = EndpointsFile::open(&discovery(&args, &accepted.settings)?)
+            .map_err(Fatal::Endpoints)?;
+        let limits = limits(&args, accepted.settings.scraping.as_ref());
+        let scrapers =
+            Rc::new(Scrapers::new(Rc::clone(&shared) as Rc<dyn crate::scrape::Sink>, limits));
+        shared.pool.borrow_mut().set_config(&accepted.document)?;
+        shared.endpoints.borrow_mut().accept(None);
+        let mut control = Self {
+            args,
+            scrapers,
+            shared,
+            configurator,
+            settings: accepted.settings,
+            endpoints,
+            unpublished: None,
+            reviewed: (Instant::now(), cpu_time()),
+        };
+        control.set_members(first);
+        control.shared.ready.set(true);
+        let address = listener.local_addr().unwrap_or(address);
+        http::spawn(listener, Rc::clone(&control.shared), Rc::clone(&control.scrapers));
+        tracing::info!(address = %address, "serving");
+        Ok(control)
+    }
+
+    fn beat(&mut self) {
+        self.shared.pool.borrow_mut().beat();
+        if let Some(next) = self.configurator.next() {
+            let taken = next.and_then(|accepted| self.take_config(accepted));
+            if let Err(error) = taken {
+                tracing::error!(
+                    error,
+                    "the configuration is refused, the one before stays in force"
+                );
+                self.shared.config.borrow_mut().refuse(error);
+            }
+        }
+        if let Some(next) = self.endpoints.next() {
+            self.take_endpoints(next);
+        }
+    }
+
+    fn review(&mut self) {
+        let now = (Instant::now(), cpu_time());
+        let (then, spent) = std::mem::replace(&mut self.reviewed, now);
+        self.scrapers.judge(now.0 - then, now.1.saturating_sub(spent));
+        if let Some(members) = self.unpublished.take() {
+            self.set_members(members);
+        }
+        if let Err(error) = self.shared.pool.borrow_mut().reclaim() {
+            self.shared.publish_failed(&error, "ledgers");
+        }
+    }
+
+    fn take_config(&mut self, accepted: Accepted) -> Result<(), String> {
+        let Accepted { document, mut settings } = accepted;
+        settings.keep_engines(&self.settings);
+        let wanted = discovery(&self.args, &settings).map_err(|e| e.to_string())?;
+        let moved = match wanted == self.endpoints.origin {
+            true => None,
+            false => Some(EndpointsFile::open(&wanted)?),
+        };
+        let published = self.shared.pool.borrow_mut().set_config(&document);
+        let generation = published.map_err(|e| e.to_string())?;
+        tracing::info!(source = document.source, generation, "configuration accepted");
+        self.shared.config.borrow_mut().accept(None);
+        self.scrapers.set_limits(limits(&self.args, settings.scraping.as_ref()));
+        self.settings = settings;
+        match moved {
+            Some((endpoints, members)) => {
+                self.endpoints = endpoints;
+                self.shared.endpoints.borrow_mut().accept(None);
+                self.set_members(members);
+            }
+            None => self.scrape_members(),
+        }
+        Ok(())
+    }
+
+    fn take_endpoints(&mut self, next: Result<Endpoints, String>) {
+        match next {
+            Ok(endpoints) => {
+                for error in &endpoints.invalid {
+                    tracing::error!(error = %error, "endpoint skipped");
+                }
+                let reservation = endpoints.invalid.first().map(ToString::to_string);
+                tracing::info!(count = endpoints.members.len(), "endpoints file reloaded");
+                self.shared.endpoints.borrow_mut().accept(reservation);
+                self.set_members(endpoints.members);
+            }
+            Err(error) => {
+                tracing::error!(
+                    error,
+                    "the endpoints file is refused, the set before stays in force"
+                );
+                self.shared.endpoints.borrow_mut().refuse(error);
+            }
+        }
+    }
+
+    /// Publishes members and scrapes them; what cannot be published is tried again later.
+    fn set_members(&mut self, members: Vec<Member>) {
+        let result = self.shared.pool.borrow_mut().set_members(members.clone());
+        if let Err(error) = result {
+            self.shared.publish_failed(&error, "topology");
+            self.unpublished = Some(members);
+        } else {
+            self.unpublished = None;
+        }
+        self.scrape_members();
+    }
+
+    fn scrape_members(&self) {
+        let pool = self.shared.pool.borrow();
+        let targets = self.settings.scraping.as_ref().map(|scraping| {
+            let path: Rc<str> = Rc::from(scraping.path.as_str());
+            let target = |member: &crate::pool::Tracked| {
+                let mut address = member.address();
+                address.set_port(scraping.port.unwrap_or(address.port()));
+                Target {
+                    id: member.member.id(),
+                    slot: member.core_slot(),
+                    address,
+                    path: Rc::clone(&path),
+                    plan: scraping.engines.select(&member.member.labels).clone(),
+                }
+            };
+            pool.members().map(target).collect()
+        });
+        self.scrapers.reconcile(targets.unwrap_or_default());
+    }
+}
+
+/// The configuration to start with. Where the given one is bad and the segment has one that is
+/// good, a restart must not be what breaks the service: that one stays in force.
+fn first_config(configurator: &mut Configurator, shared: &Shared) -> Result<Accepted, Fatal> {
+    let error = match configurator.first() {
+        Ok(accepted) => {
+            shared.config.borrow_mut().accept(None);
+            return Ok(accepted);
+        }
+        Err(error) => error,
+    };
+    let found = shared.pool.borrow().found_config();
+    match found.and_then(|document| configurator.judge(document).ok()) {
+        Some(accepted) => {
+            tracing::error!(
+                error,
+                "the configuration is refused, the published one stays in force"
+            );
+            shared.config.borrow_mut().refuse(error);
+            Ok(accepted)
+        }
+        None => Err(Fatal::Config(error)),
+    }
+}
+
+fn discovery(args: &Args, settings: &Settings) -> Result<FileDiscovery, Fatal> {
+    if let Some(path) = &args.endpoints_file {
+        return Ok(FileDiscovery { path: path.clone(), watch: true });
+    }
+    settings.discovery.clone().ok_or(Fatal::NoDiscovery)
+}
+
+fn limits(args: &Args, scraping: Option<&Scraping>) -> PaceLimits {
+    let source = scraping.and_then(|scraping| scraping.interval);
+    PaceLimits {
+        base: effective_interval(args.refresh_metrics_interval, source),
+        longest: args.max_refresh_metrics_interval,
+        cores: args.scrape_cpu_limit,
+    }
+}
+
+fn log_opened(args: &Args, opened: &Opened) {
+    let dir = args.segment_dir.display();
+    let (required, free) = opened.allocation.map_or((0, 0), |a| (a.required, a.free));
+    match &opened.origin {
+        Origin::Replaced(reason) => tracing::warn!(
+            dir = %dir, required_bytes = required, free_bytes = free, reason = %reason,
+            "what the segment held cannot be used, starting anew"
+        ),
+        origin => {
+            let origin = format!("{origin:?}").to_lowercase();
+            tracing::info!(
+                dir = %dir, required_bytes = required, free_bytes = free, origin,
+                "segment opened"
+            );
+        }
+    }
+}
+
+/// The endpoints file in use.
+struct EndpointsFile {
+    origin: FileDiscovery,
+    watch: FileWatch,
+}
+
+impl EndpointsFile {
+    /// Loads the file for the first time, when anything wrong with it is an error.
+    fn open(origin: &FileDiscovery) -> Result<(Self, Vec<Member>), String> {
+        let path: PathBuf = origin.path.clone();
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let mut watch = FileWatch::new(path.clone(), file::MAX_BYTES);
+        let bytes = watch.first().map_err(|e| named(&e))?;
+        let endpoints = file::parse(&bytes).map_err(|e| named(&e))?;
+        if let Some(error) = endpoints.invalid.first() {
+            return Err(named(error));
+        }
+        Ok((Self { origin: origin.clone(), watch }, endpoints.members))
+    }
+
+    fn next(&mut self) -> Option<Result<Endpoints, String>> {
+        if !self.origin.watch {
+            return None;
+        }
+        let named =
+            |error: &dyn std::fmt::Display| format!("{}: {error}", self.origin.path.display());
+        Some(match self.watch.look()? {
+            Change::Content(bytes) => file::parse(&bytes).map_err(|e| named(&e)),
+            Change::Lost(error) => Err(named(&error)),
+        })
+    }
+}
