@@ -65,6 +65,7 @@ impl Endpoint {
 pub struct EndpointSet {
     generation: u64,
     endpoints: Vec<Endpoint>,
+    slots: Vec<Slot>,
     by_id: HashMap<String, EndpointIx>,
 }
 
@@ -75,7 +76,8 @@ impl EndpointSet {
             endpoints.into_iter().map(|e| (e.id.clone(), e)).collect();
         let endpoints: Vec<Endpoint> = ordered.into_values().collect();
         let by_id = endpoints.iter().zip(0..).map(|(e, ix)| (e.id.clone(), ix)).collect();
-        Self { generation, endpoints, by_id }
+        let slots = endpoints.iter().map(|e| e.slot).collect();
+        Self { generation, endpoints, slots, by_id }
     }
 
     /// The topology generation that this set was built from.
@@ -96,6 +98,11 @@ impl EndpointSet {
     /// All endpoints, ordered by id; the position is the [`EndpointIx`].
     pub fn as_slice(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// The slots of all endpoints, side by side: what a loop over a large pool should read.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// The endpoint at `ix`, if there is one.
@@ -144,6 +151,7 @@ mod tests {
         assert_eq!(set.find("default/b"), Some(1));
         assert_eq!(set[0].host_port, "10.0.0.1:2");
         assert_eq!(set.generation(), 7);
+        assert_eq!(set.slots().len(), set.len());
     }
 
     #[test]

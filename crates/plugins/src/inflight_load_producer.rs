@@ -143,11 +143,11 @@ impl DataProducer for InflightLoadProducer {
                 *cell = Some(UncachedTokens(i64::try_from(tokens).unwrap_or(i64::MAX)));
             }
         }
-        let load = columns.get_mut(self.load);
+        let (slots, load) = (cx.endpoints.slots(), columns.get_mut(self.load));
         for &ix in cx.candidates {
-            if let (Some(endpoint), Some(cell)) = (cx.endpoints.get(ix), load.get_mut(ix as usize))
-            {
-                *cell = Some(cx.load.in_flight(endpoint.slot));
+            let ix = ix as usize;
+            if let (Some(&slot), Some(cell)) = (slots.get(ix), load.get_mut(ix)) {
+                *cell = Some(cx.load.in_flight(slot));
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ use inlane_core::registry::{
 };
 use inlane_core::request::{BlockUnit, Prompt, Request};
 use inlane_core::state::{CycleData, CycleState, StateSlot};
+use inlane_segment::table::MAX_SLOTS;
 
 use super::settings::{block_bytes, block_tokens};
 use super::{BlockSize, PrefixIndex, Settings, hash};
@@ -125,11 +126,12 @@ impl DataProducer for PrefixProducer {
         state.block_bytes = block_bytes(unit);
         self.hash_prompts(cx.request, unit, state);
 
-        let slots = cx.candidates.iter().filter_map(|&ix| cx.endpoints.get(ix)).map(|e| e.slot);
-        let highest = slots.map(|slot| slot.index as usize + 1).max().unwrap_or(0);
+        let slots = cx.endpoints.slots();
+        let own = cx.candidates.iter().filter_map(|&ix| slots.get(ix as usize));
+        let bound = own.map(|slot| slot.index as usize + 1).max().unwrap_or(0);
         let PromptHashes { hashes, ends, counts, .. } = state;
         counts.clear();
-        counts.resize(highest.min(inlane_segment::table::MAX_SLOTS), 0);
+        counts.resize(bound.min(MAX_SLOTS), 0);
         let mut start = 0;
         for &end in ends.iter() {
             self.index.count_matches(&hashes[start..end], counts);
@@ -140,12 +142,10 @@ impl DataProducer for PrefixProducer {
         let block_size_tokens = block_tokens(unit);
         let column = columns.get_mut(self.column);
         for &ix in cx.candidates {
-            let (Some(endpoint), Some(cell)) = (cx.endpoints.get(ix), column.get_mut(ix as usize))
-            else {
-                continue;
-            };
-            let found = counts.get(endpoint.slot.index as usize).copied().unwrap_or(0);
-            let found = if found > 0 && self.index.is_tenant(endpoint.slot) { found } else { 0 };
+            let ix = ix as usize;
+            let (Some(&slot), Some(cell)) = (slots.get(ix), column.get_mut(ix)) else { continue };
+            let found = counts.get(slot.index as usize).copied().unwrap_or(0);
+            let found = if found > 0 && self.index.is_tenant(slot) { found } else { 0 };
             let match_blocks = found.min(total_blocks);
             *cell = Some(PrefixMatch {
                 match_blocks,

@@ -1,0 +1,50 @@
+//! A decision by the real plugins does not allocate once its memory has grown to size.
+//!
+//! Alone in its crate: the counting allocator sees every thread of the process.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::alloc::System;
+
+use inlane_core::request::{Prompt, Request};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+use support::Proxy;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CONFIG: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: decode-filter
+- type: queue-scorer
+- type: running-requests-size-scorer
+- type: kv-cache-utilization-scorer
+- type: load-aware-scorer
+- type: active-request-scorer
+- type: prefix-cache-scorer
+- {type: PICKER, parameters: {maxNumOfEndpoints: 3}}
+";
+
+#[test]
+fn a_warm_decision_does_not_allocate() {
+    let ids: Vec<u32> = (0..5_000).collect();
+    let prompts = [Prompt::Tokens(&ids)];
+    let request = Request { id: "r", target_model: "m", prompts: &prompts, ..Default::default() };
+    for picker in ["max-score-picker", "weighted-random-picker", "random-picker"] {
+        let mut proxy = Proxy::new(&CONFIG.replace("PICKER", picker), 300);
+        for seed in 0..50 {
+            proxy.serve(&request, seed);
+            proxy.drain();
+        }
+        let region = Region::new(ALLOCATOR);
+        for seed in 0..50 {
+            proxy.serve(&request, seed);
+        }
+        let change = region.change();
+        assert_eq!((change.allocations, change.reallocations), (0, 0), "{picker}: {change:?}");
+    }
+}
