@@ -10,7 +10,7 @@
 //! Every operation is all or nothing, and constant time per block. A used block costs about 40 bytes; unused
 //! capacity costs nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 
 use crate::ids::BuildIdHasher;
 
@@ -47,8 +47,8 @@ pub struct BlockCache {
     capacity: u32,
     /// Every block used so far; those behind the end are free and without key.
     blocks: Vec<Block>,
-    /// The oldest block of each key.
-    by_key: HashMap<u64, u32, BuildIdHasher>,
+    /// The blocks of each key.
+    by_key: HashMap<u64, Twins, BuildIdHasher>,
     /// Ends of the list of free used blocks, least recently freed first.
     head: u32,
     tail: u32,
@@ -62,8 +62,16 @@ struct Block {
     /// Neighbours in the list of free blocks; meaningless while referenced.
     previous: u32,
     next: u32,
-    /// The next younger block with the same key.
-    twin: u32,
+    /// Neighbours in the list of blocks with the same key; meaningless without key.
+    older: u32,
+    younger: u32,
+}
+
+/// The ends of the list of blocks with one key, which is in order of sealing.
+#[derive(Clone, Copy, Debug)]
+struct Twins {
+    oldest: u32,
+    youngest: u32,
 }
 
 /// The end of a list.
@@ -99,7 +107,7 @@ impl BlockCache {
         fresh: usize,
         table: &mut Vec<BlockId>,
     ) -> Result<(), Full> {
-        let found = hits.iter().map_while(|key| self.by_key.get(key).copied());
+        let found = hits.iter().map_while(|key| self.oldest(*key));
         let revived = found.filter(|&b| self.blocks[b as usize].references == 0).count();
         if fresh + revived > self.free() {
             return Err(Full);
@@ -107,7 +115,7 @@ impl BlockCache {
         table.reserve(hits.len() + fresh);
         for key in hits {
             // A key that is gone ends the run of hits; the caller sees it in the length of the table.
-            let Some(&index) = self.by_key.get(key) else { break };
+            let Some(index) = self.oldest(*key) else { break };
             if self.blocks[index as usize].references == 0 {
                 self.unlink(index);
                 self.referenced += 1;
@@ -128,14 +136,18 @@ impl BlockCache {
             return;
         }
         sealed.key = Some(key);
-        let mut at = *self.by_key.entry(key).or_insert(block.0);
-        if at == block.0 {
-            return;
+        sealed.older = NIL;
+        sealed.younger = NIL;
+        match self.by_key.entry(key) {
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Twins { oldest: block.0, youngest: block.0 });
+            }
+            hash_map::Entry::Occupied(mut twins) => {
+                let before = std::mem::replace(&mut twins.get_mut().youngest, block.0);
+                self.blocks[block.index()].older = before;
+                self.blocks[before as usize].younger = block.0;
+            }
         }
-        while self.blocks[at as usize].twin != NIL {
-            at = self.blocks[at as usize].twin;
-        }
-        self.blocks[at as usize].twin = block.0;
     }
 
     /// Gives one reference to each block of `table` back and empties it.
@@ -201,7 +213,8 @@ impl BlockCache {
                 references: 0,
                 previous: NIL,
                 next: NIL,
-                twin: NIL,
+                older: NIL,
+                younger: NIL,
             });
             used
         } else if self.head != NIL {
@@ -217,23 +230,28 @@ impl BlockCache {
         Ok(BlockId(index))
     }
 
-    /// Takes the key from a block; its younger twin answers for the key from now on.
+    /// Takes the key from a block; a twin answers for the key from now on, if there is one.
     fn drop_key(&mut self, index: u32) {
         let block = &mut self.blocks[index as usize];
         let Some(key) = block.key.take() else { return };
-        let twin = std::mem::replace(&mut block.twin, NIL);
-        let Some(first) = self.by_key.get_mut(&key) else { return };
-        if *first != index {
-            let mut at = *first;
-            while self.blocks[at as usize].twin != index {
-                at = self.blocks[at as usize].twin;
-            }
-            self.blocks[at as usize].twin = twin;
-        } else if twin == NIL {
+        let (older, younger) = (block.older, block.younger);
+        if older == NIL && younger == NIL {
             self.by_key.remove(&key);
-        } else {
-            *first = twin;
+            return;
         }
+        let Some(twins) = self.by_key.get_mut(&key) else { return };
+        match older {
+            NIL => twins.oldest = younger,
+            older => self.blocks[older as usize].younger = younger,
+        }
+        match younger {
+            NIL => twins.youngest = older,
+            younger => self.blocks[younger as usize].older = older,
+        }
+    }
+
+    fn oldest(&self, key: u64) -> Option<u32> {
+        self.by_key.get(&key).map(|twins| twins.oldest)
     }
 
     fn append(&mut self, index: u32) {
