@@ -208,9 +208,7 @@ fn new_cluster_config(
 }
 
 impl ClusterConfig for PodsConfig {
-    fn new_cluster(&self, envoy: &dyn EnvoyCluster) -> Box<dyn Cluster> {
-        // A second cluster of the same module would share the first one's way to the main thread.
-        let _ = shared().scheduler.set(envoy.new_scheduler());
+    fn new_cluster(&self, _envoy: &dyn EnvoyCluster) -> Box<dyn Cluster> {
         Box::new(Pods { addresses: self.addresses.clone() })
     }
 }
@@ -234,6 +232,8 @@ impl Pods {
 
 impl Cluster for Pods {
     fn on_init(&mut self, envoy: &dyn EnvoyCluster) {
+        // A second cluster of the same module would share the first one's way to the main thread.
+        let _ = shared().scheduler.set(envoy.new_scheduler());
         Self::add(envoy, &self.addresses);
         envoy.pre_init_complete();
     }

@@ -29,7 +29,7 @@ pub trait EnvoyBootstrapExtensionConfig {
     fn new_timer(&self) -> Box<dyn EnvoyBootstrapExtensionTimer>;
     /// Watches a file, which must exist, for a mask of the `FILE_WATCHER_EVENT_` constants.
     fn add_file_watch(&self, path: &str, events: u32) -> bool;
-    /// Adds a page to the admin port.
+    /// Adds a page to the admin port, whose path (before any `?`) is exactly `path_prefix`.
     fn register_admin_handler(
         &self,
         path_prefix: &str,

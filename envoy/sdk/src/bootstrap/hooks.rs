@@ -302,21 +302,10 @@ macro_rules! __export_bootstrap_hooks {
     () => {
         const _: () = {
             use ::std::ffi::c_void as V;
-            use $crate::__private::bootstrap_hooks as hooks;
             use $crate::abi::envoy_dynamic_module_type_envoy_buffer as B;
             use $crate::abi::envoy_dynamic_module_type_envoy_http_header as H;
             use $crate::abi::envoy_dynamic_module_type_event_cb as E;
-
-            macro_rules! export {
-                ($($symbol:ident = $hook:ident($($name:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
-                    #[unsafe(no_mangle)]
-                    unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
-                        // SAFETY: Envoy's call, passed on.
-                        unsafe { hooks::$hook($($name),*) }
-                    }
-                )*};
-            }
-            export! {
+            $crate::__pass_on! {
                 envoy_dynamic_module_on_bootstrap_extension_config_new = config_new(c: *mut V, n: B, b: B) -> *const V;
                 envoy_dynamic_module_on_bootstrap_extension_config_destroy = config_destroy(c: *const V);
                 envoy_dynamic_module_on_bootstrap_extension_new = new(c: *const V, e: *mut V) -> *const V;
@@ -337,6 +326,19 @@ macro_rules! __export_bootstrap_hooks {
             }
         };
     };
+}
+
+/// Exports `symbol = hook(arguments)` for each line.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __pass_on {
+    ($($symbol:ident = $hook:ident($($name:ident: $type:ty),*) $(-> $result:ty)?;)*) => {$(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
+            // SAFETY: Envoy's call, passed on.
+            unsafe { $crate::__private::bootstrap_hooks::$hook($($name),*) }
+        }
+    )*};
 }
 
 const _: () = {

@@ -97,7 +97,7 @@ pub trait BootstrapExtension: Send + Sync {
     /// The server is initialised; workers start now.
     fn on_server_initialized(&mut self, envoy_extension: &mut dyn EnvoyBootstrapExtension) {}
 
-    /// On each worker, when it has started.
+    /// On threads that run streams, when they have started.
     fn on_worker_thread_initialized(&mut self, envoy_extension: &mut dyn EnvoyBootstrapExtension) {}
 
     /// The server has begun to drain.

@@ -63,7 +63,8 @@ pub trait EnvoyCluster: Send + Sync {
     fn pre_init_complete(&self);
     /// The cluster's name; empty before 1.39.
     fn get_cluster_name(&self) -> String;
-    /// A handle that wakes this cluster from any thread.
+    /// A handle that wakes this cluster from any thread. Make it in `on_init` or later: one that is made in `new_cluster`
+    /// wakes nobody (seen on 1.38).
     fn new_scheduler(&self) -> Box<dyn EnvoyClusterScheduler>;
     /// Has `on_worker_event` called on each worker. Does nothing before 1.39.
     fn run_on_all_workers(&self, event_id: u64);
