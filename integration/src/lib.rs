@@ -1,1 +1,3 @@
 //! Tests against real parts.
+
+pub mod cases;

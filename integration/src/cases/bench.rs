@@ -1,0 +1,76 @@
+//! Plugins built one by one, outside a configuration, for cases that look at a plugin alone.
+
+use inlane_core::effect::PluginIx;
+use inlane_core::plugin::Roles;
+use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Registry, Schema};
+
+use inlane_plugins::prefix::PrefixIndex;
+
+use super::schema::PluginSpec;
+
+/// A workbench with the instances of a case.
+pub(super) struct Bench<'a> {
+    registry: &'a Registry,
+    kept: KeptState,
+    pub(super) schema: Schema,
+    pub(super) instances: Vec<Instance>,
+}
+
+/// One instance.
+pub(super) struct Instance {
+    pub(super) name: String,
+    pub(super) roles: Roles,
+    pub(super) data: DataUse,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(registry: &'a Registry) -> Self {
+        let (kept, schema) = (KeptState::default(), Schema::default());
+        Self { registry, kept, schema, instances: Vec::new() }
+    }
+
+    /// Builds an instance and the producers that it brings along.
+    pub(super) fn build(&mut self, spec: &PluginSpec) -> Result<usize, String> {
+        let parameters = spec.parameters.as_ref().map(serde_yaml::to_value);
+        let params = Params::new(parameters.transpose().map_err(|e| e.to_string())?);
+        let at = self.make(&spec.type_name, spec.name(), &params)?;
+        for new in self.instances[at].data.creates.clone() {
+            if self.find(&new.name).is_err() {
+                self.make(new.type_name, &new.name, &new.params)?;
+            }
+        }
+        Ok(at)
+    }
+
+    fn make(&mut self, type_name: &str, name: &str, params: &Params) -> Result<usize, String> {
+        let (registered, plugin) = self
+            .registry
+            .get(type_name)
+            .ok_or_else(|| format!("plugin type '{type_name}' is not registered"))?;
+        let at = self.instances.len();
+        let instance = PluginIx::try_from(at).map_err(|e| e.to_string())?;
+        let mut build = Build::new(name, registered, instance, &mut self.schema, &self.kept);
+        let roles = (plugin.build)(&mut build, params);
+        let roles = roles.map_err(|e: BuildError| format!("{type_name}: {e}"))?;
+        let (data, _warnings) = build.finish();
+        self.instances.push(Instance { name: name.into(), roles, data });
+        Ok(at)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<usize, String> {
+        let found = self.instances.iter().position(|i| i.name == name);
+        found.ok_or_else(|| format!("the case has no plugin '{name}'"))
+    }
+
+    /// Does at once what the owners of the indexes would do soon.
+    pub(super) fn settle(&self) {
+        settle(&self.kept);
+    }
+}
+
+/// Applies the picks that wait in prefix indexes.
+pub(super) fn settle(kept: &KeptState) {
+    for (_, index) in kept.all::<PrefixIndex>() {
+        while index.drain() > 0 {}
+    }
+}

@@ -1,0 +1,64 @@
+//! Cases about prompts: block hashes and estimated tokens.
+
+use inlane_core::registry::Registry;
+use inlane_plugins::prefix::hash;
+use serde_json::{Value, json};
+
+use super::bench::Bench;
+use super::check::Checks;
+use super::request;
+use super::schema::Case;
+
+pub(super) fn block_hashes(case: &Case, _: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let request = &case.request;
+    let seed = hash::seed(&request.target_model, &request.cache_salt);
+    let hashes = request.prompts.iter().map(|prompt| {
+        let mut hashes = Vec::new();
+        hash::chain_tokens(
+            seed,
+            &prompt.ids(),
+            case.block_size_tokens,
+            case.max_blocks,
+            &mut hashes,
+        );
+        Value::from_iter(hashes.iter().map(|hash| format!("{hash:016x}")))
+    });
+    checks.equal("hashes", &case.expect["hashes"], &Value::from_iter(hashes));
+    Ok(())
+}
+
+pub(super) fn tokenize(
+    case: &Case,
+    registry: &Registry,
+    checks: &mut Checks,
+) -> Result<(), String> {
+    Bench::new(registry).build(case.plugin()?)?;
+    let prompts = request::scan(&case.request)?;
+    let count: usize = prompts.iter().map(|p| p.tokens.len()).sum();
+    if let Some(expected) = case.expect.get("token_count") {
+        checks.equal("token_count", expected, &json!(count));
+    }
+    let Some(expected) = case.expect["prompts"].as_array() else { return Ok(()) };
+    if expected.len() != prompts.len() {
+        checks.problem(format!("prompts: expected {}, got {}", expected.len(), prompts.len()));
+    }
+    for ((expected, prompt), i) in expected.iter().zip(&prompts).zip(0..) {
+        if let Some(expected) = expected.get("first_tokens") {
+            let wanted = expected.as_array().map_or(0, Vec::len).max(8.min(prompt.tokens.len()));
+            let first: Vec<u32> = prompt.tokens.iter().copied().take(wanted).collect();
+            checks.equal(&format!("prompts[{i}].first_tokens"), expected, &json!(first));
+        }
+        let features = prompt.features.iter().map(|feature| {
+            json!({
+                "modality": feature.modality.name(),
+                "hash": format!("{:x}", feature.hash),
+                "offset": feature.offset,
+                "length": feature.length,
+            })
+        });
+        let none = json!([]);
+        let expected = expected.get("mm_features").filter(|f| !f.is_null()).unwrap_or(&none);
+        checks.equal(&format!("prompts[{i}].mm_features"), expected, &Value::from_iter(features));
+    }
+    Ok(())
+}

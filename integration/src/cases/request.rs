@@ -1,0 +1,98 @@
+//! The requests of a case.
+
+use std::collections::BTreeMap;
+
+use inlane_core::request::{Headers, Prompt, Request};
+use inlane_text::{Api, CollectedPrompt, Limits, Scanner, TokenCollector};
+use serde_json::{Value, json};
+
+use super::schema::RequestSpec;
+
+/// A request that changes as hooks set headers.
+#[derive(Debug, Clone)]
+pub(super) struct LiveRequest {
+    spec: RequestSpec,
+    pub(super) headers: HeaderMap,
+    /// Token ids of the prompts; empty = not tokenized.
+    prompts: Vec<Vec<u32>>,
+}
+
+/// Request headers by lower-case name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HeaderMap(pub(super) BTreeMap<String, String>);
+
+impl Headers for HeaderMap {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl LiveRequest {
+    pub(super) fn new(spec: &RequestSpec) -> Self {
+        Self {
+            spec: spec.clone(),
+            headers: HeaderMap(spec.headers.clone()),
+            prompts: spec.prompts.iter().map(|p| p.ids()).collect(),
+        }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.spec.request_id
+    }
+
+    /// Reads the tokens of a body that has not been tokenized yet, as the token producer would.
+    pub(super) fn tokenize(&mut self) -> Result<(), String> {
+        if self.prompts.is_empty() {
+            let prompts = scan(&self.spec)?;
+            self.prompts = prompts.into_iter().map(|p| p.tokens).collect();
+        }
+        Ok(())
+    }
+
+    /// Shows the request as the core sees it.
+    pub(super) fn with<R>(&self, call: impl FnOnce(&Request<'_>) -> R) -> R {
+        let prompts: Vec<Prompt<'_>> = self.prompts.iter().map(|p| Prompt::Tokens(p)).collect();
+        call(&Request {
+            id: &self.spec.request_id,
+            model: &self.spec.target_model,
+            target_model: &self.spec.target_model,
+            headers: &self.headers,
+            priority: self.spec.priority,
+            fairness_id: &self.spec.fairness_id,
+            prompts: &prompts,
+            cache_salt: &self.spec.cache_salt,
+            max_output_tokens: self.spec.max_output_tokens,
+            ..Request::default()
+        })
+    }
+
+    /// The headers as a hook left them, without the request id.
+    pub(super) fn headers_after(&self) -> Value {
+        let headers = self.headers.0.iter().filter(|(name, _)| *name != "x-request-id");
+        headers
+            .map(|(name, value)| (name.clone(), json!(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// Scans the body of a request for its prompts; no body, no prompts.
+pub(super) fn scan(spec: &RequestSpec) -> Result<Vec<CollectedPrompt>, String> {
+    let (api, mut body) = match (&spec.chat, &spec.completion) {
+        (Some(chat), _) => (Api::ChatCompletions, chat.clone()),
+        (None, Some(prompt)) => (Api::Completions, json!({ "prompt": prompt })),
+        (None, None) => return Ok(Vec::new()),
+    };
+    if body.get("model").is_none() {
+        body["model"] = json!(spec.target_model);
+    }
+    let body = body.to_string();
+    let mut scanner = Scanner::new(api, Limits::default(), TokenCollector::new());
+    let failed = |error: inlane_text::ScanError| format!("the body cannot be read: {error}");
+    scanner.feed(body.as_bytes()).map_err(failed)?;
+    scanner.finish().map_err(failed)?;
+    if scanner.needs_second_pass() {
+        scanner.second_pass(&[body.as_bytes()]).map_err(failed)?;
+    }
+    Ok(scanner.sink().prompts().to_vec())
+}

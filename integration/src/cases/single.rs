@@ -1,0 +1,171 @@
+//! Cases about one plugin: filter, scorer, picker, config.
+
+use std::collections::BTreeMap;
+
+use inlane_core::decision::Rejection;
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::{Candidates, Cycle, Filter, Scorer};
+use inlane_core::registry::Registry;
+use inlane_core::rng::Rng;
+use serde_json::{Value, json};
+
+use super::bench::Bench;
+use super::check::{self, Checks};
+use super::pool::Pool;
+use super::request::LiveRequest;
+use super::schema::Case;
+
+/// Seeds that have nothing to do with each other.
+pub(super) fn seed(trial: u64) -> u64 {
+    Rng::new(trial).next_u64()
+}
+
+pub(super) fn config(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let mut bench = Bench::new(registry);
+    for spec in &case.plugins {
+        bench.build(spec)?;
+    }
+    checks.valid(&case.expect, bench.build(case.plugin()?).err());
+    Ok(())
+}
+
+pub(super) fn filter(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let (bench, pool, plugin) = set_up(case, registry)?;
+    let roles = &bench.instances[plugin].roles;
+    let filter = roles.filter.as_deref().ok_or("the plugin is no filter")?;
+    let request = LiveRequest::new(&case.request);
+    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let run = |seed| {
+        request.with(|request| {
+            let endpoints = &*pool.endpoints;
+            let (columns, state) = (&columns, &state);
+            let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed };
+            run_filter(filter, &cx, pool.candidates(None)?)
+        })
+    };
+    if case.trials == 0 {
+        check_kept(checks, &pool, &case.expect, &run(seed(0))?)?;
+        return Ok(());
+    }
+    let mut outcomes = BTreeMap::new();
+    for trial in 0..case.trials {
+        let kept = pool.names(&run(seed(trial))?).join(",");
+        *outcomes.entry(kept).or_default() += 1;
+    }
+    checks.frequencies("outcomes", &case.expect, &outcomes, case.trials, true);
+    Ok(())
+}
+
+/// Runs a filter; the endpoints that it keeps.
+pub(super) fn run_filter(
+    filter: &dyn Filter,
+    cx: &Cycle<'_>,
+    mut kept: Vec<EndpointIx>,
+) -> Result<Vec<EndpointIx>, String> {
+    let mut rejections: Vec<Rejection> = Vec::new();
+    let mut candidates = Candidates::new(&mut kept, &mut rejections, 0);
+    filter.filter(cx, &mut candidates).map_err(|e| e.to_string())?;
+    Ok(kept)
+}
+
+/// Compares kept endpoints. A case lists them in the order of its own endpoint list; what counts
+/// is that the order of the pool is kept.
+pub(super) fn check_kept(
+    checks: &mut Checks,
+    pool: &Pool,
+    expect: &Value,
+    kept: &[EndpointIx],
+) -> Result<(), String> {
+    let Some(expected) = expect["kept"].as_array() else { return Ok(()) };
+    let ids: Vec<String> = expected.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+    let expected = pool.names(&pool.candidates(Some(&ids))?);
+    checks.equal("kept", &json!(expected), &json!(pool.names(kept)));
+    Ok(())
+}
+
+pub(super) fn scorer(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let (bench, pool, plugin) = set_up(case, registry)?;
+    let roles = &bench.instances[plugin].roles;
+    let scorer = roles.scorer.as_deref().ok_or("the plugin is no scorer")?;
+    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let scores = LiveRequest::new(&case.request).with(|request| {
+        let endpoints = &*pool.endpoints;
+        let (columns, state) = (&columns, &state);
+        let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed: seed(0) };
+        run_scorer(scorer, &cx, &pool, &pool.candidates(None)?)
+    })?;
+    check_scores(checks, &case.expect, &scores);
+    Ok(())
+}
+
+/// Runs a scorer; the raw scores of the endpoints that it scores.
+pub(super) fn run_scorer(
+    scorer: &dyn Scorer,
+    cx: &Cycle<'_>,
+    pool: &Pool,
+    candidates: &[EndpointIx],
+) -> Result<BTreeMap<String, f64>, String> {
+    let mut scores = vec![f64::NAN; candidates.len()];
+    scorer.score(cx, candidates, &mut scores).map_err(|e| e.to_string())?;
+    let scored = candidates.iter().zip(scores).filter(|(_, score)| !score.is_nan());
+    Ok(scored.map(|(&ix, score)| (pool.name(ix).to_owned(), score)).collect())
+}
+
+pub(super) fn check_scores(checks: &mut Checks, expect: &Value, scores: &BTreeMap<String, f64>) {
+    checks.numbers("scores", &expect["scores"], scores, check::tolerance(expect));
+    for id in expect["unscored"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if let Some(score) = scores.get(id) {
+            checks.problem(format!("unscored.{id}: expected nothing, got {score}"));
+        }
+    }
+}
+
+pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let mut bench = Bench::new(registry);
+    let plugin = bench.build(case.plugin()?)?;
+    let roles = &bench.instances[plugin].roles;
+    let picker = roles.picker.as_deref().ok_or("the plugin is no picker")?;
+    let pool = Pool::named(case.scored.keys())?;
+    let candidates = pool.candidates(None)?;
+    let totals: Vec<f64> = candidates.iter().map(|&ix| case.scored[pool.name(ix)]).collect();
+    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+
+    let (mut first, mut included, mut orders) =
+        <(BTreeMap<_, _>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
+    let trials = case.trials.max(1);
+    for trial in 0..trials {
+        let mut targets = Vec::new();
+        LiveRequest::new(&case.request).with(|request| {
+            let endpoints = &*pool.endpoints;
+            let (columns, state) = (&columns, &state);
+            let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed: seed(trial) };
+            picker.pick(&cx, &candidates, &totals, &mut targets).map_err(|e| e.to_string())
+        })?;
+        let names = pool.names(&targets);
+        if let Some(count) = case.expect["count"].as_u64().filter(|&n| n != names.len() as u64) {
+            checks.problem(format!("count: expected {count}, got {}", names.len()));
+            return Ok(());
+        }
+        if let Some(name) = names.first() {
+            *first.entry(name.clone()).or_default() += 1;
+        }
+        *orders.entry(names.join(",")).or_default() += 1;
+        for name in names {
+            *included.entry(name).or_default() += 1;
+        }
+    }
+    checks.frequencies("first", &case.expect, &first, trials, true);
+    checks.frequencies("included", &case.expect, &included, trials, false);
+    checks.frequencies("orders", &case.expect, &orders, trials, true);
+    Ok(())
+}
+
+/// The plugin of a case, after those that it lists beside it, and its endpoints.
+fn set_up<'a>(case: &Case, registry: &'a Registry) -> Result<(Bench<'a>, Pool, usize), String> {
+    let mut bench = Bench::new(registry);
+    for spec in &case.plugins {
+        bench.build(spec)?;
+    }
+    let plugin = bench.build(case.plugin()?)?;
+    Ok((bench, Pool::new(&case.endpoints)?, plugin))
+}

@@ -1,0 +1,71 @@
+//! The acceptance cases of the scheduling layer.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use inlane_integration::cases::{self, Outcome};
+use inlane_plugins::registry;
+use serde_json::{Value, json};
+
+const FILE: &str = include_str!("../cases/scheduling_cases.json");
+const WORKED: &str = include_str!("../cases/worked_examples.json");
+
+#[test]
+fn the_acceptance_cases_hold() {
+    let report = cases::run(FILE, &registry()).unwrap();
+    let (passed, failed, _) = report.counts();
+    assert_eq!(failed, 0, "{report}");
+    assert!(passed > 0, "nothing ran");
+}
+
+#[test]
+fn the_worked_examples_hold() {
+    let report = cases::run(WORKED, &registry()).unwrap();
+    let (_, failed, skipped) = report.counts();
+    assert_eq!((failed, skipped), (0, 0), "{report}");
+}
+
+/// Runs cases that were changed so that they cannot hold.
+fn broken(id: &str, change: impl FnOnce(&mut Value)) -> Outcome {
+    let file: Value = serde_json::from_str(FILE).unwrap();
+    let mut case =
+        file["cases"].as_array().unwrap().iter().find(|c| c["id"] == id).unwrap().clone();
+    assert_eq!(cases::run_case(&case, &registry()), Outcome::Passed, "{id}");
+    change(&mut case);
+    cases::run_case(&case, &registry())
+}
+
+#[test]
+fn a_wrong_expectation_fails_in_every_kind() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 10] = [
+        ("scorer-queue-missing", |c| c["expect"]["scores"]["a"] = json!(0.5)),
+        ("picker-max-tie", |c| c["expect"]["first"] = json!({"a": 0.9})),
+        ("config-prefix-weight", |c| c["expect"]["valid"] = json!(true)),
+        ("config-prefix-scale-ok", |c| c["expect"]["valid"] = json!(false)),
+        ("eppconfig-no-handler", |c| c["expect"]["valid"] = json!(true)),
+        ("sched-clamp", |c| c["expect"]["totals"]["default"]["a"] = json!(0.1)),
+        ("sched-filters-empty", |c| c["expect"]["error"]["code"] = json!("Internal")),
+        ("seq-approx-basic", |c| c["steps"][2]["expect"]["prefix"]["a"]["match_blocks"] = json!(3)),
+        ("hash-4", |c| c["block_size_tokens"] = json!(2)),
+        ("director-multi-target", |c| c["expect"]["destination"] = json!("10.0.0.97:8000")),
+    ];
+    for (id, change) in changes {
+        let outcome = broken(id, change);
+        assert!(matches!(outcome, Outcome::Failed(_)), "{id}: {outcome:?}");
+    }
+}
+
+#[test]
+fn only_what_does_not_exist_yet_is_skipped() {
+    let report = cases::run(FILE, &registry()).unwrap();
+    for (id, outcome) in &report.outcomes {
+        let Outcome::Skipped(reason) = outcome else { continue };
+        if let Some(name) = reason.strip_prefix("plugin type '") {
+            assert!(registry().get(name.trim_end_matches('\'')).is_none(), "{id}: {reason}");
+        }
+    }
+    let unknown =
+        json!({"kind": "config", "plugin": {"type": "nobody-knows"}, "expect": {"valid": false}});
+    assert_eq!(cases::run_case(&unknown, &registry()), Outcome::Passed);
+    let other = json!({"kind": "no-such-kind"});
+    assert!(matches!(cases::run_case(&other, &registry()), Outcome::Skipped(_)));
+}
