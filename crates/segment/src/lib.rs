@@ -70,6 +70,7 @@ pub mod mapped;
 mod models;
 mod random;
 mod reader;
+mod recovery;
 mod row;
 mod slot;
 pub mod table;

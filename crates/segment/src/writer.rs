@@ -8,26 +8,25 @@
 //! The writer is generic over its words only so that tests can count its stores and stop it between
 //! two of them; everybody else uses the default.
 
+use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::{fmt, io};
 
 use crate::clock::boottime_ns;
 use crate::data::{self, Data};
-use crate::dir::{Allocation, Directory, try_lock, words_in};
+use crate::dir::{Allocation, Directory};
 use crate::document::Reading;
-use crate::error::{Error, expect, refused};
-use crate::head::{HEAD_FILE, HEAD_WORDS, Head};
+use crate::error::Error;
+use crate::head::Head;
 use crate::layout::{Document, LAYOUT_VERSION, Layout, Shape};
-use crate::ledger::LedgerSet;
 use crate::mapped::MappedWords;
 use crate::random::random_u64;
 use crate::reader::DocumentBytes;
+use crate::recovery::{
+    NEW_HEAD_FILE, create_head, first, lock, open_data, open_head, replaceable, successor,
+};
 use crate::slot::{SlotGeneration, SlotId, SlotState};
 use crate::words::WordsMut;
-
-const LOCK_FILE: &str = "writer.lock";
-const NEW_HEAD_FILE: &str = "head.new";
 
 /// How a writer found its directory.
 #[derive(Debug)]
@@ -185,7 +184,7 @@ impl<W: WordsMut> Writer<W> {
     /// Makes a retired slot assignable again; `false` where it is not retired.
     ///
     /// The caller states that no live ledger has a claim on it and that every live ledger has accepted
-    /// a topology without it: see [`LedgerSet`].
+    /// a topology without it: see [`LedgerSet`](crate::LedgerSet).
     pub fn free_slot(&mut self, id: SlotId) -> bool {
         let slots = self.data.layout.slots();
         slots.advance(&self.data.words, id, SlotState::Retired, SlotState::Free)
@@ -239,88 +238,4 @@ impl<W> fmt::Debug for Writer<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").field("dir", &self.dir).field("data", &self.data.id).finish()
     }
-}
-
-fn lock(dir: &Directory) -> Result<File, Error> {
-    let path = dir.path_of(LOCK_FILE);
-    let file = dir.lock_file(LOCK_FILE)?;
-    if try_lock(&file, &path)? { Ok(file) } else { Err(Error::WriterLocked { path }) }
-}
-
-/// Passes on what a new file cures; gives back as an error what it does not.
-fn replaceable(reason: Error) -> Result<Error, Error> {
-    if reason.is_absent() || matches!(reason, Error::Refused { .. }) {
-        Ok(reason)
-    } else {
-        Err(reason)
-    }
-}
-
-fn open_head<W: WordsMut>(
-    dir: &Directory,
-    wrap: impl Fn(MappedWords) -> W,
-) -> Result<Head<W>, Error> {
-    let path = dir.path_of(HEAD_FILE);
-    let file = dir.open_file_mut(HEAD_FILE)?;
-    expect(&path, "length in words", words_in(&file, &path)?, HEAD_WORDS)?;
-    let words = MappedWords::of_file(&file, HEAD_WORDS).map_err(|e| Error::io("map", &path, e))?;
-    Head::open(wrap(words), &path)
-}
-
-/// Makes a head under another name and renames it when it is whole.
-fn create_head<W: WordsMut>(
-    dir: &Directory,
-    wrap: impl Fn(MappedWords) -> W,
-) -> Result<Head<W>, Error> {
-    let path = dir.path_of(NEW_HEAD_FILE);
-    dir.remove(NEW_HEAD_FILE)?;
-    let (file, _) = dir.create_file(NEW_HEAD_FILE, HEAD_WORDS as u64 * 8)?;
-    let words = MappedWords::of_file(&file, HEAD_WORDS).map_err(|e| Error::io("map", &path, e))?;
-    let head = Head::create(wrap(words));
-    dir.rename(NEW_HEAD_FILE, HEAD_FILE)?;
-    Ok(head)
-}
-
-/// Opens the data file that the head points to.
-fn open_data<W: WordsMut>(
-    dir: &Directory,
-    head: &Head<W>,
-    wrap: impl Fn(MappedWords) -> W,
-) -> Result<Data<W>, Error> {
-    if let Some(id) = head.pointer(LAYOUT_VERSION) {
-        return Data::open_mut(dir, id, wrap);
-    }
-    let path = dir.path_of(HEAD_FILE);
-    match head.pointers().into_iter().flatten().next() {
-        Some(other) => Err(refused(&path, "layout version", other.layout, LAYOUT_VERSION)),
-        None => Err(Error::io("follow", &path, io::Error::from(io::ErrorKind::NotFound))),
-    }
-}
-
-/// Creates an empty data file. What live proxies still hold claims on is kept from being assigned.
-fn first<W: WordsMut>(
-    dir: &Directory,
-    head: &Head<W>,
-    shape: Shape,
-    wrap: impl Fn(MappedWords) -> W,
-) -> Result<(Data<W>, Allocation), Error> {
-    let pointed = head.pointers().into_iter().flatten().map(|pointer| pointer.id).max();
-    let (data, allocation) = Data::create(dir, data::next_id(dir, pointed)?, shape, wrap)?;
-    for (id, claimed) in LedgerSet::open_beside(dir.try_clone()?)?.assignments() {
-        data.remember_slot(id, claimed);
-    }
-    Ok((data, allocation))
-}
-
-/// Creates a data file with the content of `old` and room for `shape` as well.
-fn successor<W: WordsMut>(
-    dir: &Directory,
-    old: &Data<W>,
-    shape: Shape,
-    wrap: impl Fn(MappedWords) -> W,
-) -> Result<(Data<W>, Allocation), Error> {
-    let id = data::next_id(dir, Some(old.id))?;
-    let (data, allocation) = Data::create(dir, id, old.layout.shape.union(shape), wrap)?;
-    data.take_over(old);
-    Ok((data, allocation))
 }
