@@ -12,7 +12,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let block = BlockSize::Tokens(NonZeroU32::new(64).ok_or("a block holds tokens")?);
-//! let mut scanner = Scanner::new(Api::Completions, Limits::default(), BlockHasher::new(block, 2048));
+//! let hasher = BlockHasher::new(block, 2048);
+//! let mut scanner = Scanner::new(Api::Completions, Limits::default(), hasher);
 //!
 //! for chunk in [&br#"{"model":"llama","pro"#[..], br#"mpt":"!h"#, br#"i!","stream":true}"#] {
 //!     scanner.feed(chunk)?;
@@ -37,6 +38,10 @@
 //! and text, and its media parts as digests. [`BlockHasher`] is the sink of the request path,
 //! [`TokenCollector`] keeps the tokens themselves.
 //!
+//! `tools` is written as Go's `encoding/json` writes a decoded map, because the hashes are to equal
+//! those of schedulers written in Go: keys sorted by bytes, no white space, `<>&` escaped, numbers
+//! as doubles in their shortest form.
+//!
 //! # Order
 //!
 //! JSON keys come in any order, and of equal keys the last one counts. The scanner assumes the
@@ -52,7 +57,7 @@
 //!   (invalid UTF-8, lone surrogates, 128 nested containers and numbers beyond a double are
 //!   refused). Keys are compared as they are, not case-folded as Go would.
 //! * Memory is bounded by [`Limits`] and by the sink; `tools` is the only part of a body that is
-//!   held, because its keys must be sorted.
+//!   held, because its keys must be sorted. A scanner that is reused stops allocating.
 //! * Hostile media cannot claim more work than [`Limits::media_tokens`].
 //!
 //! # Cost

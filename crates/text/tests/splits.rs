@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{APIS, scan, scanner};
+use common::{APIS, check, scan, scanner};
 use inlane_text::Api;
 
 /// Bodies that between them visit every state of the lexer and the extractor.
@@ -22,6 +22,11 @@ const BODIES: &[&str] = &[
         "stream_options":{"include_usage":true}}"#,
     r#"{"messages":[{"role":"u","content":"a","content":[{"type":"text","text":"b"}]}]}"#,
     r#"{"messages":[5],"messages":[{"role":"u"}],"a key longer than any that the scanner knows":1}"#,
+    r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":5},"image_url":{}}]}]}"#,
+    r#"{"messages":[{"content":[{"type":"image_url","image_url":{"url":"a,b"}},{"type":"image_url",
+        "image_url":{"url":"data:,"}},{"type":"image_url","image_url":{"url":""}}]}]}"#,
+    r#"{"messages":[{"content":[{"input_audio":{"data":1,"format":2},"input_audio":null,
+        "video_url":{"url":[]},"video_url":{},"text":1,"text":"t","type":{},"type":"text"}]}]}"#,
     // Refused: the error and its offset must not depend on the split either.
     r#"{"prompt":"\ud834x"}"#,
     r#"{"prompt":"\udd1e"}"#,
@@ -47,6 +52,7 @@ fn one_cut_everywhere() {
     let mut scanner = scanner();
     for body in bodies() {
         for api in APIS {
+            check(&mut scanner, api, &body, 0);
             let whole = scan(&mut scanner, api, &[&body]);
             for cut in 0..=body.len() {
                 let (head, tail) = body.split_at(cut);

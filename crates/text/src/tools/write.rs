@@ -208,6 +208,13 @@ mod tests {
     }
 
     #[test]
+    fn of_many_equal_keys_the_last_one_stays() {
+        let members: Vec<String> = (0..400).map(|at| format!("\"k{}\":{at}", at % 3)).collect();
+        let json = format!("{{{}}}", members.join(","));
+        assert_eq!(rewrite(&json, 64), r#"{"k0":399,"k1":397,"k2":398}"#);
+    }
+
+    #[test]
     fn the_bound_is_kept() {
         let mut tree = Tree::default();
         tree.reset(100);
