@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use envoy_proxy_dynamic_modules_rust_sdk::{
-    ClusterConfig, EnvoyClusterMetrics, EnvoyHttpFilter, HttpFilterConfig, envoy_log_error,
+    ClusterConfig, EnvoyClusterMetrics, EnvoyHttpFilterExt, HttpFilterConfig, envoy_log_error,
     is_validation_mode,
 };
 use inlane_core::registry::Registry;
@@ -27,7 +27,7 @@ fn registry() -> Registry {
 }
 
 /// Makes a configuration of the filter `name`.
-pub fn http_filter<EC, EHF: EnvoyHttpFilter>(
+pub fn http_filter<EC, EHF: EnvoyHttpFilterExt>(
     _envoy: &mut EC,
     name: &str,
     config: &[u8],

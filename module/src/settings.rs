@@ -79,6 +79,9 @@ pub struct Settings {
     pub recorded_decisions: usize,
     /// Whether control headers that a client sends are removed.
     pub strip_control_headers: bool,
+    /// For drills: a request with this header and the value `panic` makes its decision panic.
+    /// Empty (the default) = off.
+    pub fault_injection_header: String,
 }
 
 impl Default for Settings {
@@ -97,6 +100,7 @@ impl Default for Settings {
             removal_grace: Duration::from_secs(10),
             recorded_decisions: 128,
             strip_control_headers: true,
+            fault_injection_header: String::new(),
         }
     }
 }

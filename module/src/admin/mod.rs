@@ -10,7 +10,7 @@ mod text;
 
 use std::sync::Arc;
 
-use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilter, HttpFilter, HttpFilterConfig, abi};
+use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilterExt, HttpFilter, HttpFilterConfig, abi};
 
 use crate::runtime::Runtime;
 use page::Page;
@@ -30,7 +30,7 @@ impl AdminConfig {
     }
 }
 
-impl<EHF: EnvoyHttpFilter> HttpFilterConfig<EHF> for AdminConfig {
+impl<EHF: EnvoyHttpFilterExt> HttpFilterConfig<EHF> for AdminConfig {
     fn new_http_filter(&self, _envoy: &mut EHF) -> Box<dyn HttpFilter<EHF>> {
         Box::new(Admin { runtime: self.runtime.clone() })
     }
@@ -68,7 +68,7 @@ GET  /debug/pool           endpoints, their numbers and ages, generations, booki
 POST /debug/prefix/reset   forget which pod holds which prefix
 ";
 
-impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Admin {
+impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Admin {
     fn on_request_headers(&mut self, envoy: &mut EHF, _end_of_stream: bool) -> HeadersStatus {
         let text = |name: &str| {
             let value = envoy.get_request_header_value(name);

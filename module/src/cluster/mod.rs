@@ -33,13 +33,8 @@ impl PodsConfig {
 }
 
 impl ClusterConfig for PodsConfig {
-    fn new_cluster(&self, envoy: &dyn EnvoyCluster) -> Box<dyn Cluster> {
-        let attached = self.runtime.as_ref().map(|runtime| {
-            let wake = Box::new(Scheduler(envoy.new_scheduler()));
-            let hosts = Arc::new(PodsHosts::new(MAX_SLOTS as usize, wake));
-            (Arc::clone(runtime), hosts)
-        });
-        Box::new(Pods { attached })
+    fn new_cluster(&self, _envoy: &dyn EnvoyCluster) -> Box<dyn Cluster> {
+        Box::new(Pods { runtime: self.runtime.clone(), hosts: None })
     }
 }
 
@@ -53,20 +48,26 @@ impl Wake for Scheduler {
 
 /// One cluster.
 struct Pods {
-    attached: Option<(Arc<Runtime>, Arc<PodsHosts>)>,
+    runtime: Option<Arc<Runtime>>,
+    /// From initialisation on.
+    hosts: Option<Arc<PodsHosts>>,
 }
 
 impl Cluster for Pods {
     fn on_init(&mut self, envoy: &dyn EnvoyCluster) {
+        if let Some(runtime) = &self.runtime {
+            // Not before now: a scheduler that is made earlier wakes nobody.
+            let wake = Box::new(Scheduler(envoy.new_scheduler()));
+            let hosts = Arc::new(PodsHosts::new(MAX_SLOTS as usize, wake));
+            runtime.clusters.attach(&hosts);
+            self.hosts = Some(hosts);
+        }
         // Hosts come later: an empty pool is answered, not waited for.
         envoy.pre_init_complete();
-        if let Some((runtime, hosts)) = &self.attached {
-            runtime.clusters.attach(hosts);
-        }
     }
 
     fn on_scheduled(&self, envoy: &dyn EnvoyCluster, _event: u64) {
-        if let Some((_, hosts)) = &self.attached {
+        if let Some(hosts) = &self.hosts {
             hosts.apply(&Operations(envoy));
         }
     }
@@ -75,8 +76,8 @@ impl Cluster for Pods {
         &self,
         _envoy: &dyn EnvoyClusterLoadBalancer,
     ) -> Option<Box<dyn ClusterLb>> {
-        let attached = self.attached.as_ref();
-        Some(Box::new(Balancer::new(attached.map(|(r, h)| (Arc::clone(r), Arc::clone(h))))))
+        let attached = self.runtime.clone().zip(self.hosts.clone());
+        Some(Box::new(Balancer::new(attached)))
     }
 
     fn on_shutdown(&self, _envoy: &dyn EnvoyCluster, done: CompletionCallback) {

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilter;
+use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 use inlane_core::request::{BlockUnit, Prompt};
 use inlane_text::{Api, BlockSize, ScanError};
 
@@ -43,7 +43,7 @@ impl BodyReader {
     }
 
     /// Bytes that Envoy holds or has received of the body so far.
-    pub fn size<EHF: EnvoyHttpFilter>(envoy: &mut EHF) -> u64 {
+    pub fn size<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF) -> u64 {
         (envoy.get_buffered_request_body_size() + envoy.get_received_request_body_size()) as u64
     }
 
@@ -66,7 +66,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// A body that is no JSON, or no request of its API.
-    pub fn scan<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
+    pub fn scan<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
         let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
         let buffered = envoy.get_buffered_request_body_size();
         let in_buffer = buffered > self.scanned;
@@ -93,7 +93,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// A body that is no JSON, or no request of its API.
-    pub fn finish<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
+    pub fn finish<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
         self.scan(envoy)?;
         let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
         scanner.finish()?;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use envoy_proxy_dynamic_modules_rust_sdk::{
-    EnvoyBuffer, EnvoyHttpFilter, HttpFilter, abi, envoy_log_error, envoy_log_warn,
+    EnvoyBuffer, EnvoyHttpFilterExt, HttpFilter, abi, envoy_log_error, envoy_log_warn,
 };
 use inlane_core::decision::ScheduleError;
 use inlane_core::request::{Headers, Request};
@@ -62,7 +62,7 @@ impl Filter {
         Self { settings, runtime, received_ns: 0, body: None, token: None, response: None }
     }
 
-    fn answer<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF, answer: &Answer) -> Verdict {
+    fn answer<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, answer: &Answer) -> Verdict {
         if let Some(body) = &mut self.body {
             body.let_go();
         }
@@ -97,7 +97,7 @@ impl Filter {
     }
 
     /// The body is complete: decides, books and prepares the request for its pod.
-    fn complete<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Verdict {
+    fn complete<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
         let started_ns = clock::now_ns();
         let Some(body) = &mut self.body else { return Verdict::Go };
         if let Err(error) = body.finish(envoy) {
@@ -127,7 +127,7 @@ impl Filter {
     }
 
     /// Makes the decision and files what the response needs.
-    fn route<EHF: EnvoyHttpFilter>(
+    fn route<EHF: EnvoyHttpFilterExt>(
         &mut self,
         envoy: &EHF,
         served: &Arc<Served>,
@@ -150,6 +150,10 @@ impl Filter {
         };
         if self.is_stale(started_ns) {
             return Err(Undecided::Failure(Answer::stale_snapshot()));
+        }
+        let fault = self.settings.fault_injection_header.as_str();
+        if !fault.is_empty() && headers.get(fault) == Some("panic") {
+            panic!("asked for by the header {fault}");
         }
         let fairness = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
         let fairness_id = copy(envoy, &fairness).filter(|id| !id.is_empty());
@@ -207,7 +211,7 @@ impl Filter {
     }
 
     /// No decision could be made: the failure mode says what becomes of the request.
-    fn failed<EHF: EnvoyHttpFilter>(
+    fn failed<EHF: EnvoyHttpFilterExt>(
         &mut self,
         envoy: &mut EHF,
         served: &Served,
@@ -240,14 +244,14 @@ impl Filter {
         }
     }
 
-    fn forget_control_headers<EHF: EnvoyHttpFilter>(&self, envoy: &mut EHF) {
+    fn forget_control_headers<EHF: EnvoyHttpFilterExt>(&self, envoy: &mut EHF) {
         if self.settings.strip_control_headers {
             remove(envoy, CONTROL);
         }
     }
 
     /// Tells Envoy where the request goes.
-    fn forward<EHF: EnvoyHttpFilter>(&self, envoy: &mut EHF, routed: &Routed) {
+    fn forward<EHF: EnvoyHttpFilterExt>(&self, envoy: &mut EHF, routed: &Routed) {
         self.forget_control_headers(envoy);
         for (name, value) in &routed.headers {
             match value {
@@ -281,7 +285,7 @@ impl Filter {
     }
 
     /// The request without a body, or for another path: goes on without a decision.
-    fn pass<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF) -> Verdict {
+    fn pass<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
         match self.settings.other_paths {
             OtherPaths::Pass => Verdict::Go,
             OtherPaths::Refuse => self.answer(envoy, &Answer::unknown_path()),
@@ -307,7 +311,7 @@ fn scan_answer(error: &ScanError) -> Answer {
     Answer::bad_request(error.to_string())
 }
 
-impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
+impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
     fn on_request_headers(&mut self, envoy: &mut EHF, end_of_stream: bool) -> HeadersStatus {
         self.received_ns = clock::now_ns();
         remove(envoy, STEERING);

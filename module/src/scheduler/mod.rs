@@ -22,7 +22,7 @@ mod usage;
 
 use std::sync::Arc;
 
-use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilter, HttpFilter, HttpFilterConfig};
+use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilterExt, HttpFilter, HttpFilterConfig};
 
 pub use control_headers::STREAM_TOKEN;
 pub use decide::{Step, claim};
@@ -48,9 +48,9 @@ impl SchedulerConfig {
 /// A filter that does nothing: what a configuration without a runtime makes.
 struct Idle;
 
-impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Idle {}
+impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Idle {}
 
-impl<EHF: EnvoyHttpFilter> HttpFilterConfig<EHF> for SchedulerConfig {
+impl<EHF: EnvoyHttpFilterExt> HttpFilterConfig<EHF> for SchedulerConfig {
     fn new_http_filter(&self, _envoy: &mut EHF) -> Box<dyn HttpFilter<EHF>> {
         match &self.runtime {
             Some(runtime) => {

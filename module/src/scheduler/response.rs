@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilter;
+use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 
 use super::usage::UsageTracker;
 use crate::clock;
@@ -38,7 +38,7 @@ impl Response {
     }
 
     /// The response's headers have arrived.
-    pub fn headers<EHF: EnvoyHttpFilter>(&mut self, envoy: &EHF, end_of_stream: bool) {
+    pub fn headers<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &EHF, end_of_stream: bool) {
         let status = envoy.get_response_header_value(":status");
         let status = status.and_then(|s| std::str::from_utf8(s.as_slice()).ok()?.parse().ok());
         self.status = status.unwrap_or(0);
@@ -51,7 +51,7 @@ impl Response {
     }
 
     /// A piece of the response's body. Answers whether it is the first.
-    pub fn body<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF, end_of_stream: bool) -> bool {
+    pub fn body<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, end_of_stream: bool) -> bool {
         let now = clock::now_ns();
         let size = envoy.get_received_response_body_size() as u64;
         let first = self.bytes == 0 && size > 0;

@@ -58,10 +58,18 @@ pub(super) fn run(
     Ok(outcome.into_inner().unwrap_or_default())
 }
 
+/// A number that differs from its neighbours' in the first digits, so that no two prompts share a
+/// prefix (FNV-1a).
+fn spread(id: &str) -> u64 {
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 fn one(client: &Client, id: &str, stream: bool, outcome: &Mutex<Outcome>) {
     let body = serde_json::json!({
         "model": "random", "max_tokens": 12, "stream": stream,
-        "prompt": format!("{id}: tell me how you are, and then tell me again"),
+        "prompt": format!("{:016x}: tell me how you are, and then tell me again", spread(id)),
     });
     let headers = [("x-request-id", id)];
     let answer = client.post_streaming("/v1/completions", &headers, body.to_string().as_bytes());
