@@ -22,16 +22,28 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = [10, 100, 1_000, 10_000])]
+const POOLS: [usize; 4] = [10, 100, 1_000, 10_000];
+
+#[divan::bench(args = POOLS)]
 fn decide(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
+    run(bencher, endpoints, 100);
+}
+
+/// Everybody idle: all totals are equal, which is the most work for the ranking.
+#[divan::bench(args = POOLS)]
+fn decide_idle(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
+    run(bencher, endpoints, 0);
+}
+
+fn run(bencher: divan::Bencher<'_, '_>, endpoints: usize, busy: u32) {
     let names: Vec<String> = (0..endpoints).map(|i| format!("e{i:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let plan = plan(BODY, pool(&names));
     let mut scratch = Scratch::new(&plan);
     let mut rng = Rng::new(1);
     let metrics = &mut scratch.columns.metrics;
-    metrics.waiting.iter_mut().for_each(|w| *w = rng.below(100));
-    metrics.kv_usage.iter_mut().for_each(|kv| *kv = rng.unit());
+    metrics.waiting.iter_mut().for_each(|w| *w = rng.below(busy));
+    metrics.kv_usage.iter_mut().for_each(|kv| *kv = f64::from(rng.below(busy)) / 100.0);
     let request = Request { id: "r", target_model: "e00003", ..Request::default() };
     plan.produce(&request, None, &Idle, 1, &mut scratch);
     let mut seed = 0;
@@ -41,7 +53,7 @@ fn decide(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
     });
 }
 
-#[divan::bench(args = [10, 100, 1_000, 10_000])]
+#[divan::bench(args = POOLS)]
 fn begin(bencher: divan::Bencher<'_, '_>, endpoints: usize) {
     let names: Vec<String> = (0..endpoints).map(|i| format!("e{i:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use inlane_core::config::{LoadedConfig, Origin, load};
 use inlane_core::plugin::Part;
 use inlane_core::registry::KeptState;
+use inlane_core::rng::Rng;
 use inlane_core::snapshot::ConfigDocument;
 
 use support::{config, registry, try_config, try_text};
@@ -652,4 +653,98 @@ schedulingProfiles: [{name: p}]
     );
     assert_eq!(names(&config, &[config.profiles[0].picker]), ["random-picker"]);
     assert!(config.warnings[0].contains("several are declared"), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_oldest_form_builds_the_same_pipeline() {
+    let old = try_text(
+        "
+profiles:
+- name: default
+  plugins:
+    filter:
+      enabled:
+      - name: decode-filter
+    score:
+      enabled:
+      - name: prefix-cache-scorer
+        weight: 100
+      - name: queue-scorer
+        weight: 50.5
+",
+    )
+    .unwrap();
+    let new = config(
+        "
+plugins: [{type: decode-filter}, {type: prefix-cache-scorer}, {type: queue-scorer}]
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: decode-filter
+  - {pluginRef: prefix-cache-scorer, weight: 100}
+  - {pluginRef: queue-scorer, weight: 50.5}
+",
+    );
+    assert_eq!(old.profiles, new.profiles);
+    assert_eq!(all_names(&old), all_names(&new));
+    assert_eq!(old.producers, new.producers);
+    assert_eq!(old.warnings.len(), 1, "{:?}", old.warnings);
+
+    let unknown = "profiles:\n- name: p\n  plugins: {score: {enabled: [{name: que-scorer}]}}\n";
+    let error = try_text(unknown).unwrap_err();
+    assert_eq!(
+        error,
+        "c.yaml:3:32: profiles[0].plugins.score.enabled[0].name: plugin type 'que-scorer' is not \
+         registered; did you mean 'queue-scorer'?"
+    );
+    assert!(try_text("profiles: [{plugin: x}]").unwrap_err().contains("unknown field `plugin`"));
+    // With a kind it is the current form, which has no such field.
+    assert!(try_config("profiles: []").unwrap_err().contains("unknown field `profiles`"));
+}
+
+/// Loads documents that were damaged at random. Errors are fine, and some must come; a panic, a
+/// hang or a place outside the text is not.
+#[test]
+fn damaged_documents_never_panic() {
+    let documents = [
+        inlane_core::config::DEFAULT_CONFIG,
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n\
+         plugins: [{type: file-discovery, name: &x f}, {type: queue-scorer, parameters: {}}]\n\
+         dataLayer: {discovery: {pluginRef: *x}}\nflowControl: {maxBytes: 4Gi, defaultRequestTTL: 1m}\n",
+        "{\"apiVersion\": \"llm-d.ai/v1alpha1\", \"kind\": \"EndpointPickerConfig\", \"plugins\": \
+         [{\"type\": \"queue-scorer\"}]}",
+        "profiles:\n- name: p\n  plugins: {score: {enabled: [{name: queue-scorer}]}}\n",
+    ];
+    let pieces = [
+        "", " ", "\n", ":", "-", "{", "}", "[", "]", "&a", "*a", "!t", "\t", "'", "\"", "#", "|",
+        ">", "0", "~", "é", "<<", "? ",
+    ];
+    let mut rng = Rng::new(11);
+    let (mut loaded, mut refused) = (0, 0);
+    for round in 0..6_000 {
+        let mut text = documents[round % documents.len()].to_owned();
+        for _ in 0..=rng.below(3) {
+            let at = |rng: &mut Rng| {
+                (0..4)
+                    .map(|_| rng.below(text.len() as u32 + 1) as usize)
+                    .find(|&at| text.is_char_boundary(at))
+                    .unwrap_or(0)
+            };
+            let (start, length) = (at(&mut rng), rng.below(4) as usize);
+            let end = (start..=(start + length).min(text.len()))
+                .rfind(|&at| text.is_char_boundary(at))
+                .unwrap_or(start);
+            text.replace_range(start..end, pieces[rng.below(pieces.len() as u32) as usize]);
+        }
+        let lines = text.lines().count();
+        let document = ConfigDocument { source: "c".into(), text, ..Default::default() };
+        match load(&document, &registry(), &KeptState::default()) {
+            Ok(_) => loaded += 1,
+            Err(error) => {
+                refused += 1;
+                assert!(error.location.is_none_or(|l| l.line <= lines + 1), "{error}");
+            }
+        }
+    }
+    assert!(loaded > 20 && refused > 1_000, "{loaded} loaded, {refused} refused");
 }

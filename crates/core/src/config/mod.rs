@@ -16,6 +16,7 @@ mod flow_control;
 mod gates;
 mod graph;
 mod hint;
+mod kube_style;
 mod loaded;
 mod profiles;
 mod quantity;
@@ -65,13 +66,22 @@ pub fn load(
     };
     let source = Source::new(name, text);
     let value = source.value()?;
-    let loaded = check_kind(&value)
-        .and_then(|()| decode(value))
-        .and_then(|spec| build(spec, document.allow_experimental_plugins, registry, kept));
+    let mut assembly = Assembly::new(registry, kept);
+    let loaded = decode(value, &mut assembly, registry)
+        .and_then(|spec| build(spec, assembly, document.allow_experimental_plugins));
     loaded.map_err(|fault| source.locate(fault))
 }
 
-fn decode(value: Value) -> Result<Document, Fault> {
+fn decode(
+    value: Value,
+    assembly: &mut Assembly<'_>,
+    registry: &Registry,
+) -> Result<Document, Fault> {
+    if kube_style::is_kube_style(&value) {
+        assembly.warn(format!("the form with `profiles` is deprecated, use kind {KIND}"));
+        return kube_style::rewrite(value, registry);
+    }
+    check_kind(&value)?;
     source::decode(value, "").map_err(|fault| Fault {
         message: format!("failed to decode configuration: {}", fault.message),
         ..fault
@@ -96,11 +106,9 @@ fn check_kind(value: &Value) -> Result<(), Fault> {
 
 fn build(
     mut spec: Document,
+    mut assembly: Assembly<'_>,
     allow_experimental: bool,
-    registry: &Registry,
-    kept: &KeptState,
 ) -> Result<LoadedConfig, Fault> {
-    let mut assembly = Assembly::new(registry, kept);
     let parsers_path = fold_deprecated(&mut spec, &mut assembly);
     let gates = FeatureGates::parse(&spec.feature_gates)?;
     assembly.declare(&spec.plugins)?;
