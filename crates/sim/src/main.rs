@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Args, Parser};
 use inlane_sim::{
     Cluster, Config,
     cluster::{Layout, Spread},
@@ -41,6 +41,30 @@ struct Flags {
     /// A label for the pods in the discovery file; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label, help_heading = CLUSTER)]
     endpoint_label: Vec<(String, String)>,
+
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+/// Flags of vLLM and of other simulators that change nothing here, so that their command lines work.
+#[derive(Args)]
+struct Ignored {
+    #[arg(long = "ec-transfer-config", hide = true)]
+    _ec_transfer_config: Option<String>,
+    #[arg(long = "enable-prefix-caching", hide = true)]
+    _enable_prefix_caching: bool,
+    #[arg(long = "enforce-eager", hide = true)]
+    _enforce_eager: bool,
+    #[arg(long = "force-dummy-tokenizer", hide = true)]
+    _force_dummy_tokenizer: bool,
+    #[arg(long = "max-cpu-loras", hide = true)]
+    _max_cpu_loras: Option<u32>,
+    #[arg(long = "mm-processor-kwargs", hide = true)]
+    _mm_processor_kwargs: Option<String>,
+    #[arg(long = "tensor-parallel-size", hide = true)]
+    _tensor_parallel_size: Option<u32>,
+    #[arg(long = "v", hide = true)]
+    _verbosity: Option<u8>,
 }
 
 const CLUSTER: &str = "Cluster";

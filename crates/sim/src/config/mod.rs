@@ -24,7 +24,7 @@ pub struct Config {
     /// Port to listen on; 0 takes any free one.
     #[arg(long, default_value_t = 8000, help_heading = SERVER)]
     pub port: u16,
-    /// Name told in `x-inference-pod` [default: sim-<port>].
+    /// Name told in `x-inference-pod` [default: sim-PORT].
     #[arg(long, env = "POD_NAME", hide_env_values = true, help_heading = SERVER)]
     pub pod_name: Option<String>,
     /// Namespace told in `x-inference-namespace`.

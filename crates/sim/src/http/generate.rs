@@ -17,7 +17,7 @@ use crate::{
     config::{Mode, tunables::FailureType},
     engine::{
         hash,
-        job::{End, Finish, Job},
+        job::{End, Finish, Job, Rejection},
     },
     pod::{Pod, Running, Served, Ticket, unix_time},
     server::Connection,
@@ -189,7 +189,13 @@ impl Plan<'_> {
         copies: usize,
         rng: &mut Rng,
     ) -> Result<(Vec<(Job<Arc<Ticket>>, Arc<Ticket>)>, usize), ApiError> {
-        let mut jobs = Vec::new();
+        let prompts = self.body.prompt.as_ref().map_or(1, |prompts| prompts.0.len());
+        let limits = self.pod.life().engine.limits();
+        if prompts * copies > limits.running + limits.waiting {
+            // Not even an idle pod could take them all.
+            return Err(Rejection::QueueFull.into());
+        }
+        let mut jobs = Vec::with_capacity(prompts * copies);
         let mut prompt_tokens = 0;
         let mut add = |prompt: Vec<u32>, echo: &dyn Fn() -> String, rng: &mut Rng| {
             prompt_tokens += prompt.len();

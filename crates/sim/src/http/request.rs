@@ -41,6 +41,9 @@ pub(super) struct TransferParams {
     pub(super) do_remote_prefill: Option<bool>,
 }
 
+/// Prompts per request. Each becomes at least one job, which is much larger than its text may be.
+const MAX_PROMPTS: usize = 4096;
+
 /// One prompt.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Prompt<'a> {
@@ -102,6 +105,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Prompts<'a> {
                     match item {
                         Item::Prompt(prompt) => prompts.push(prompt),
                         Item::Token(token) => tokens.push(token),
+                    }
+                    if prompts.len() > MAX_PROMPTS {
+                        return Err(A::Error::custom(format!("more than {MAX_PROMPTS} prompts")));
                     }
                     if !prompts.is_empty() && !tokens.is_empty() {
                         return Err(A::Error::custom("prompt mixes token ids with other items"));

@@ -112,15 +112,16 @@ impl Pod {
             let mut life = self.life.lock();
             for (job, ticket) in jobs {
                 match life.engine.submit(job, now) {
-                    Ok(id) => running.push(Running::new(Arc::clone(self), id, ticket)),
+                    Ok(id) => {
+                        running.push(Running::new(Arc::clone(self), id, ticket));
+                        // Each starts if it can before the next one is judged by the queue's length.
+                        self.poll(&mut life, now);
+                    }
                     Err(rejection) => {
                         refused = Some(rejection);
                         break;
                     }
                 }
-            }
-            if refused.is_none() {
-                self.poll(&mut life, now);
             }
         }
         // Dropping what was taken aborts it, which needs the lock.
@@ -143,9 +144,9 @@ impl Pod {
         }
     }
 
-    /// Polls the engine whenever something is due. Ends only on a failure of the timer.
-    pub(crate) async fn drive(self: Arc<Self>) -> std::io::Result<()> {
-        let alarm = Alarm::new()?;
+    /// Polls the engine whenever something is due, for ever.
+    pub(crate) async fn drive(self: Arc<Self>) {
+        let alarm = Alarm::new();
         loop {
             let due = {
                 let mut life = self.life.lock();
@@ -155,7 +156,7 @@ impl Pod {
             match due {
                 None => self.wake.notified().await,
                 Some(due) => tokio::select! {
-                    woken = alarm.until(due) => woken?,
+                    () = alarm.until(due) => {}
                     () = self.wake.notified() => {}
                 },
             }
@@ -177,7 +178,7 @@ impl Pod {
         Arc::clone(&self.tunables.lock())
     }
 
-    /// Replaces the tunables; returns whether the listener must look at them.
+    /// Replaces the tunables. Whether the pod listens changes with [`Command::Apply`] only.
     pub(crate) fn set_tunables(&self, tunables: Tunables) {
         self.life.lock().engine.tunables = tunables.clone();
         *self.tunables.lock() = Arc::new(tunables);

@@ -1,6 +1,6 @@
 //! The dummy tokenizer: words, single punctuation marks, and the white space behind them.
 //!
-//! A token is a maximal run of `[0-9A-Za-z_]`, or one of the marks in [`is_mark`], together with all ASCII
+//! A token is a maximal run of `[0-9A-Za-z_]`, or one of thirty ASCII punctuation marks, together with all ASCII
 //! white space that follows. Its id is the 32-bit FNV-1a hash of its bytes, so that the same text has the same
 //! ids in every process. Bytes that start no token (all non-ASCII text among them) are skipped. An underscore
 //! *starts* a token of its own, but *continues* a word: the grammar is an ordered alternation, marks first.

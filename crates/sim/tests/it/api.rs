@@ -162,6 +162,20 @@ fn several_prompts_and_copies_become_choices() {
 }
 
 #[test]
+fn more_choices_than_the_queue_holds_are_refused() {
+    let (_cluster, address) =
+        one(Config { max_num_seqs: 2, max_waiting_queue_length: 1, ..config() });
+    let ask = |n: usize| {
+        let body = format!(r#"{{"model":"random","prompt":"a","max_tokens":1,"n":{n}}}"#);
+        post(address, "/v1/completions", &body).status
+    };
+    assert_eq!([ask(3), ask(4)], [200, 429]);
+    let prompts = vec!["\"a\""; 5000].join(",");
+    let body = format!(r#"{{"model":"random","prompt":[{prompts}]}}"#);
+    assert_eq!(post(address, "/v1/completions", &body).status, 400);
+}
+
+#[test]
 fn token_ids_are_prompts_too() {
     let (_cluster, address) = one(Config { mode: Mode::Echo, ..config() });
     let json = post(address, "/v1/completions", r#"{"model":"random","prompt":[1,22,333]}"#).json();

@@ -128,6 +128,20 @@ fn shutdown_waits_for_running_requests() {
 }
 
 #[test]
+fn a_dropped_cluster_ends_whatever_runs() {
+    let cluster = Cluster::start(slow("10s", "10s"), 2).unwrap();
+    let pod = cluster.pods[1].clone();
+    let mut client = Client::connect(pod.address()).unwrap();
+    let body = exactly("a", 5).replace("\"prompt\"", "\"stream\":true,\"prompt\"");
+    client.send("POST", "/v1/completions", &[], &body).unwrap();
+    let running = "vllm:num_requests_running{engine=\"0\",model_name=\"random\"}";
+    eventually("it runs", || pod.metric(running) == Some(1.0));
+    drop(cluster);
+    assert!(client.receive().is_err());
+    assert_eq!(pod.metric(running), Some(0.0));
+}
+
+#[test]
 fn a_taken_port_is_an_error() {
     let (_cluster, addresses) = three();
     let config = Config { port: addresses[0].port(), ..config() };

@@ -46,7 +46,7 @@ fn a_request_larger_than_the_cache_is_500() {
 
 #[test]
 fn preemption_delays_and_is_counted() {
-    let config = Config { kv_cache_size: 8, block_size: 8, ..slow("5ms", "1ms") };
+    let config = Config { kv_cache_size: 8, block_size: 8, ..slow("50ms", "5ms") };
     let (cluster, address) = one(config);
     let clients: Vec<_> = ["a", "b", "c"]
         .into_iter()

@@ -1,5 +1,7 @@
 //! Pods over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall stop")]
+
 mod api;
 #[cfg(unix)]
 mod binary;

@@ -100,7 +100,8 @@ fn tokens_arrive_one_by_one() {
     for (time, due) in times.iter().zip([100, 200, 300]) {
         assert!(*time >= Duration::from_millis(due), "{times:?}");
     }
-    assert!(times[0] < Duration::from_millis(250), "the first is not held back: {times:?}");
+    let spread = times[2] - times[0];
+    assert!(spread > Duration::from_millis(50), "the first is not held back: {times:?}");
 }
 
 #[test]
