@@ -4,6 +4,7 @@
 //! heartbeat, a look at the watched files, the judgement of the scrape pace, the release of slots.
 //! Scrapes and HTTP connections are tasks beside it, on the same thread.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use inlane_segment::{Opened, Origin};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::args::Args;
 use crate::config::settings::{FileDiscovery, Scraping, Settings, effective_interval};
@@ -22,10 +23,10 @@ use crate::config::{Accepted, Configurator};
 use crate::discovery::Member;
 use crate::discovery::file::{self, Endpoints};
 use crate::http;
-use crate::pool::PublishedPool;
+use crate::pool::{PublishedPool, Tracked};
 use crate::process::cpu_time;
 use crate::scrape::pace::PaceLimits;
-use crate::scrape::{Scrapers, Target};
+use crate::scrape::{Scrapers, Sink, Target};
 use crate::shared::Shared;
 use crate::watch::{Change, FileWatch};
 
@@ -78,8 +79,9 @@ pub(crate) async fn serve(args: Args, registry: Registry) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
+/// Ticks of which the first comes after a whole period.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
@@ -94,6 +96,9 @@ struct Control {
     endpoints: EndpointsFile,
     /// Members that could not be published yet.
     unpublished: Option<Vec<Member>>,
+    /// Generation of the last refused configuration, by proxy.
+    refusals: BTreeMap<String, u64>,
+    /// Time of the last review, and the CPU time spent until then.
     reviewed: (Instant, Duration),
 }
 
@@ -113,8 +118,7 @@ impl Control {
         let (endpoints, first) = EndpointsFile::open(&discovery(&args, &accepted.settings)?)
             .map_err(Fatal::Endpoints)?;
         let limits = limits(&args, accepted.settings.scraping.as_ref());
-        let scrapers =
-            Rc::new(Scrapers::new(Rc::clone(&shared) as Rc<dyn crate::scrape::Sink>, limits));
+        let scrapers = Rc::new(Scrapers::new(Rc::clone(&shared) as Rc<dyn Sink>, limits));
         shared.pool.borrow_mut().set_config(&accepted.document)?;
         shared.endpoints.borrow_mut().accept(None);
         let mut control = Self {
@@ -125,6 +129,7 @@ impl Control {
             settings: accepted.settings,
             endpoints,
             unpublished: None,
+            refusals: BTreeMap::new(),
             reviewed: (Instant::now(), cpu_time()),
         };
         control.set_members(first);
@@ -162,15 +167,36 @@ impl Control {
         if let Err(error) = self.shared.pool.borrow_mut().reclaim() {
             self.shared.publish_failed(&error, "ledgers");
         }
+        self.report_refusals();
+    }
+
+    /// Logs configurations that a proxy refuses although they were found good here, each once.
+    fn report_refusals(&mut self) {
+        let pool = self.shared.pool.borrow();
+        let mut known = std::mem::take(&mut self.refusals);
+        for (proxy, ledger) in pool.ledgers().iter() {
+            let Some(refusal) = ledger.refusal() else { continue };
+            let new = known.remove(proxy) != Some(refusal.generation);
+            if new && refusal.generation > ledger.accepted_config() {
+                tracing::error!(
+                    proxy,
+                    generation = refusal.generation,
+                    reason = refusal.reason,
+                    "a proxy refuses the configuration"
+                );
+            }
+            self.refusals.insert(proxy.to_owned(), refusal.generation);
+        }
     }
 
     fn take_config(&mut self, accepted: Accepted) -> Result<(), String> {
         let Accepted { document, mut settings } = accepted;
         settings.keep_engines(&self.settings);
         let wanted = discovery(&self.args, &settings).map_err(|e| e.to_string())?;
-        let moved = match wanted == self.endpoints.origin {
-            true => None,
-            false => Some(EndpointsFile::open(&wanted)?),
+        let moved = if wanted == self.endpoints.origin {
+            None
+        } else {
+            Some(EndpointsFile::open(&wanted)?)
         };
         let published = self.shared.pool.borrow_mut().set_config(&document);
         let generation = published.map_err(|e| e.to_string())?;
@@ -226,7 +252,7 @@ impl Control {
         let pool = self.shared.pool.borrow();
         let targets = self.settings.scraping.as_ref().map(|scraping| {
             let path: Rc<str> = Rc::from(scraping.path.as_str());
-            let target = |member: &crate::pool::Tracked| {
+            let target = |member: &Tracked| {
                 let mut address = member.address();
                 address.set_port(scraping.port.unwrap_or(address.port()));
                 Target {

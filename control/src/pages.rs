@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::exposition::{Exposition, Kind};
-use crate::pool::now_ms;
+use crate::pool::{PublishedPool, Tracked, now_ms};
 use crate::process::{cpu_time, memory};
 use crate::scrape::Scrapers;
 use crate::shared::{InputStatus, Shared};
@@ -23,7 +23,7 @@ pub(crate) fn metrics(shared: &Shared, scrapers: &Scrapers) -> String {
     out.finish()
 }
 
-fn per_endpoint(out: &mut Exposition, pool: &crate::pool::PublishedPool) {
+fn per_endpoint(out: &mut Exposition, pool: &PublishedPool) {
     let name = pool.pool().name.as_str();
     let help = "The total number of requests pending in the model server queue for each endpoint.";
     out.twins("per_endpoint_queue_size", "per_pod_queue_size", Kind::Gauge, help);
@@ -88,7 +88,7 @@ fn scraping(out: &mut Exposition, scrapers: &Scrapers) {
     }
 }
 
-fn publishing(out: &mut Exposition, shared: &Shared, pool: &crate::pool::PublishedPool) {
+fn publishing(out: &mut Exposition, shared: &Shared, pool: &PublishedPool) {
     use Kind::{Counter, Gauge};
     let counters = pool.counters();
     let proxies = pool.ledgers().iter().count();
@@ -226,7 +226,7 @@ pub(crate) fn endpoints(shared: &Shared) -> Value {
     let names = |bits: u64| -> Vec<&String> {
         adapters.iter().enumerate().filter(|(i, _)| bits >> i & 1 != 0).map(|(_, n)| n).collect()
     };
-    let endpoint = |tracked: &crate::pool::Tracked| {
+    let endpoint = |tracked: &Tracked| {
         let (member, row) = (&tracked.member, &tracked.row);
         let claims = pool.ledgers().load(tracked.slot.index, tracked.slot.generation);
         json!({

@@ -5,7 +5,7 @@ mod common;
 
 use std::os::unix::fs::symlink;
 
-use common::{Scene, eventually};
+use common::{Control, Scene, eventually};
 
 const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
 
@@ -98,6 +98,41 @@ fn a_bad_configuration_is_refused_and_the_old_one_stays() {
         reader.config().filter(|(generation, c)| *generation > first && c.text == better)
     });
     eventually("no complaint", || (control.metric(refused)? == 0.0).then_some(()));
+}
+
+#[test]
+fn the_configuration_names_the_endpoints_file() {
+    let scene = Scene::new();
+    let file = |name: &str, member: &str| {
+        let path = scene.write(name, &format!("endpoints:\n{}", entry(member)));
+        path.to_str().unwrap().to_owned()
+    };
+    let config = |path: &str, watch: bool| {
+        let text = format!(
+            "{HEAD}plugins: [{{type: file-discovery, parameters: {{path: {path}, watchFile: {watch}}}}}]\n\
+             dataLayer: {{discovery: {{pluginRef: file-discovery}}}}\n"
+        );
+        scene.write("config.yaml", &text)
+    };
+    let first = file("first.yaml", "a");
+    let path = config(&first, false);
+    let control = Control::start(&scene.segment(), &["--config-file", path.to_str().unwrap()]);
+    let mut reader = scene.reader();
+    reader.wait_for_names(&["a"]);
+
+    file("first.yaml", "ignored");
+    config(&file("second.yaml", "b"), true);
+    reader.wait_for_names(&["b"]);
+    file("second.yaml", "c");
+    reader.wait_for_names(&["c"]);
+
+    let generation = reader.config().unwrap().0;
+    config("/nowhere.yaml", true);
+    let refused = "inlane_control_refused{input=\"config\"}";
+    eventually("refusal", || (control.metric(refused)? == 1.0).then_some(()));
+    assert_eq!((reader.config().unwrap().0, reader.names()), (generation, vec!["c".to_owned()]));
+    file("second.yaml", "d");
+    reader.wait_for_names(&["d"]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod common;
 
+use inlane_segment::Ledger;
+
 use common::{Control, ModelServer, Scene, eventually, vllm_page};
 
 #[test]
@@ -132,6 +134,37 @@ fn health_and_debugging_answer() {
     assert_eq!(endpoint["id"], "default/a");
     assert_eq!(endpoint["address"], server.address.to_string());
     assert_eq!((&endpoint["waiting"], &endpoint["error"]), (&2.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn scraping_slows_down_when_it_costs_too_much() {
+    let scene = Scene::new();
+    let server = ModelServer::start(&vllm_page(2, 4, 0.2));
+    scene.endpoints(&[server.entry("a")]);
+    let args = ["--scrape-cpu-limit=0.00001", "--max-refresh-metrics-interval=150ms"];
+    let control = scene.start(&args);
+    let interval = "inlane_control_scrape_interval_seconds";
+    eventually("the bound", || (control.metric(interval)? == 0.15).then_some(()));
+    assert_eq!(control.metric("inlane_control_scrape_backoffs_total"), Some(2.0));
+    assert!(control.logged("scrape interval changed").is_some());
+}
+
+#[test]
+fn a_proxy_that_refuses_the_configuration_is_reported() {
+    let scene = Scene::new();
+    scene.endpoints(&[]);
+    let control = scene.start(&[]);
+    let generation = scene.reader().config().unwrap().0;
+    let proxy = Ledger::create(scene.segment(), 64).unwrap();
+    proxy.refuse_config(generation, "not with me");
+    let line = eventually("a log line", || control.logged("a proxy refuses the configuration"));
+    assert_eq!((&line["level"], &line["reason"]), (&"error".into(), &"not with me".into()));
+    assert_eq!(control.json("/readyz")["proxies"][0]["refusal"]["reason"], "not with me");
+    assert_eq!(control.metric("inlane_control_proxies_behind"), Some(1.0));
+    proxy.accept_config(generation);
+    eventually("agreement", || {
+        (control.metric("inlane_control_proxies_behind")? == 0.0).then_some(())
+    });
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Feeds in pieces of `size` and returns the body and whether the response completed.
@@ -111,4 +113,35 @@ fn nothing_grows_without_bound() {
     let body = format!("{chunked}{}", "64\r\n".to_owned() + &"y".repeat(100) + "\r\n");
     let body = body.clone() + &body[chunked.len()..].repeat(10);
     assert_eq!(all_sizes(&body), Err(ResponseError::BodyTooLarge(1_000)));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived_and_cuts_do_not_matter(
+        pieces in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..20),
+                prop::sample::select(vec![
+                    &b"HTTP/1.1 200 OK\r\n"[..], b"HTTP/1.1 100 Continue\r\n", b"\r\n", b"\n", b"0\r\n",
+                    b"content-length: 12\r\n", b"transfer-encoding: chunked\r\n", b"connection: close\r\n",
+                    b"5\r\nhello\r\n", b"a;x=y\r\n0123456789\r\n", b"ffffffffffffff\r\n",
+                ]).prop_map(<[u8]>::to_vec),
+            ],
+            0..12,
+        ),
+        cut in 1_usize..40,
+    ) {
+        let input = pieces.concat();
+        let outcome = |size: usize| {
+            let mut response = Response::new(1_000);
+            let decoded = decode(&mut response, &input, size);
+            (decoded, response.end(), response.is_reusable())
+        };
+        let (whole, cut) = (outcome(input.len().max(1)), outcome(cut));
+        match (&whole.0, &cut.0) {
+            // A later piece may have broken it: then what was complete by then may differ.
+            (Err(_), _) | (_, Err(_)) => prop_assert_eq!(whole.0.err(), cut.0.err()),
+            _ => prop_assert_eq!(whole, cut),
+        }
+    }
 }
