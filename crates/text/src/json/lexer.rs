@@ -107,29 +107,38 @@ impl Lexer {
         events: &mut impl Events,
     ) -> Result<usize, ScanError> {
         let byte = chunk[at];
-        if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+        if byte <= b' ' && matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
             return Ok(at + 1);
         }
-        match (self.state, byte) {
-            (State::FirstKey | State::Key, b'"') => {
+        // State before byte: one jump each, on the path of every comma.
+        match self.state {
+            State::Next => match byte {
+                b',' if self.in_object() => self.state = State::Key,
+                b',' => self.state = State::Value,
+                b'}' if self.in_object() => self.pop(Kind::Object, at, events),
+                b']' if !self.in_object() => self.pop(Kind::Array, at, events),
+                _ => return self.fail(at, Expected::CommaOrEnd),
+            },
+            State::FirstItem if byte == b']' => self.pop(Kind::Array, at, events),
+            State::Value | State::FirstItem => return self.value(chunk, at, events),
+            State::FirstKey if byte == b'}' => self.pop(Kind::Object, at, events),
+            State::FirstKey | State::Key => {
+                if byte != b'"' {
+                    return self.fail(at, Expected::Key);
+                }
                 self.in_key = true;
                 self.state = State::Text;
             }
-            (State::Colon, b':') => self.state = State::Value,
-            (State::Next, b',') => {
-                self.state = if self.in_object() { State::Key } else { State::Value };
+            State::Colon => {
+                if byte != b':' {
+                    return self.fail(at, Expected::Colon);
+                }
+                self.state = State::Value;
             }
-            (State::Next | State::FirstKey, b'}') if self.in_object() => {
-                self.pop(Kind::Object, at, events);
+            // The states inside a value are the caller's.
+            State::Done | State::Text | State::Number | State::Word => {
+                return self.fail(at, Expected::End);
             }
-            (State::Next | State::FirstItem, b']') if !self.in_object() => {
-                self.pop(Kind::Array, at, events);
-            }
-            (State::Value | State::FirstItem, _) => return self.value(chunk, at, events),
-            (State::FirstKey | State::Key, _) => return self.fail(at, Expected::Key),
-            (State::Colon, _) => return self.fail(at, Expected::Colon),
-            (State::Done, _) => return self.fail(at, Expected::End),
-            _ => return self.fail(at, Expected::CommaOrEnd),
         }
         Ok(at + 1)
     }
