@@ -190,7 +190,7 @@ impl Plan<'_> {
         rng: &mut Rng,
     ) -> Result<(Vec<(Job<Arc<Ticket>>, Arc<Ticket>)>, usize), ApiError> {
         let prompts = self.body.prompt.as_ref().map_or(1, |prompts| prompts.0.len());
-        let limits = self.pod.life().engine.limits();
+        let limits = self.pod.config.limits();
         if prompts * copies > limits.running + limits.waiting {
             // Not even an idle pod could take them all.
             return Err(Rejection::QueueFull.into());

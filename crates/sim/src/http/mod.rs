@@ -40,6 +40,7 @@ enum Route {
     Models,
     Other,
     Ready,
+    ResetCache,
     Tokenize,
     UnloadLora,
 }
@@ -50,6 +51,7 @@ impl Route {
         let post = match path {
             "/v1/chat/completions" => Some((Self::Generate(Api::Chat), "/v1/chat/completions")),
             "/v1/completions" => Some((Self::Generate(Api::Text), "/v1/completions")),
+            "/reset_prefix_cache" => Some((Self::ResetCache, "/reset_prefix_cache")),
             "/tokenize" => Some((Self::Tokenize, "/tokenize")),
             "/v1/load_lora_adapter" => Some((Self::LoadLora, "/v1/load_lora_adapter")),
             "/v1/unload_lora_adapter" => Some((Self::UnloadLora, "/v1/unload_lora_adapter")),
@@ -130,6 +132,10 @@ async fn simple(
         Route::Ready => respond::empty(StatusCode::SERVICE_UNAVAILABLE),
         Route::Metrics => respond::metrics(pod.metrics()),
         Route::Models => respond::serialized(&pod.models.list()),
+        Route::ResetCache => {
+            pod.life().engine.reset_cache();
+            respond::json(StatusCode::OK, r#"{"success":true}"#)
+        }
         Route::Tokenize => tokenize(pod, body).unwrap_or_else(ApiError::into_response),
         Route::LoadLora | Route::UnloadLora => {
             lora(pod, route, body).unwrap_or_else(ApiError::into_response)

@@ -240,7 +240,7 @@ pub struct InvalidName {
 }
 
 impl Config {
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         Limits {
             running: self.max_num_seqs as usize,
             waiting: self.max_waiting_queue_length as usize,

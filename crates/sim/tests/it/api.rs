@@ -202,6 +202,8 @@ fn repeated_prompts_are_cached() {
         json["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
     };
     assert_eq!([cached(), cached()], [0, 96]);
+    assert_eq!(post(address, "/reset_prefix_cache", "").body, r#"{"success":true}"#);
+    assert_eq!([cached(), cached()], [0, 96]);
     let cache = get(address, "/debug/cache?limit=2").json();
     assert_eq!(cache["cached"], 6);
     assert_eq!(cache["blocks"].as_array().unwrap().len(), 2);
