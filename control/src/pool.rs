@@ -115,7 +115,8 @@ impl PublishedPool {
             let generation = generation.and_then(SlotGeneration::new).unwrap_or_default();
             let slot = SlotId { index: endpoint.slot, generation };
             let Ok(address) = endpoint.address.parse() else { continue };
-            if slots.get(&slot) != Some(&SlotState::Live) {
+            let twice = self.members.contains_key(&endpoint.id());
+            if twice || slots.get(&slot) != Some(&SlotState::Live) {
                 continue;
             }
             slots.remove(&slot);
@@ -439,3 +440,6 @@ fn published(writer: &Writer, kind: Document) -> Published {
     document
         .map_or_else(Published::default, |d| Published { generation: d.generation, bytes: d.bytes })
 }
+
+#[cfg(test)]
+mod tests;
