@@ -5,6 +5,9 @@
 //! header. Each attempt of the request takes the next pod of the ranking that the cluster has. A pod is added or removed
 //! by a request with the header `x-add` or `x-remove`, whose work is done on the main thread.
 //!
+//! The header `x-first` names a pod that is called before the request goes on, in one piece or (`x-streamed`) as a stream; a
+//! callout has no filter state, so its token is always a header.
+//!
 //! The header `x-panic` names a hook that is to panic: what Envoy does then is part of what the integration test looks at.
 
 use std::any::Any;
@@ -78,14 +81,24 @@ fn new_route_config(_name: &str, config: &[u8]) -> Option<Box<dyn Any>> {
 
 impl<EHF: EnvoyHttpFilter> HttpFilterConfig<EHF> for FilterConfig {
     fn new_http_filter(&self, _envoy: &mut EHF) -> Box<dyn HttpFilter<EHF>> {
-        Box::new(Filter { picks: self.picks, token: None, panic: String::new() })
+        Box::new(Filter {
+            picks: self.picks,
+            tokens: Vec::new(),
+            panic: String::new(),
+            held: false,
+            first: Vec::new(),
+        })
     }
 }
 
 struct Filter {
     picks: EnvoyCounterVecId,
-    token: Option<u64>,
+    tokens: Vec<u64>,
     panic: String,
+    /// The request waits for a callout or another thread.
+    held: bool,
+    /// What the first pod has answered so far.
+    first: Vec<u8>,
 }
 
 fn header<EHF: EnvoyHttpFilter>(envoy: &EHF, key: &str) -> Option<String> {
@@ -96,6 +109,48 @@ fn header<EHF: EnvoyHttpFilter>(envoy: &EHF, key: &str) -> Option<String> {
 impl Filter {
     fn panic_in(&self, hook: &str) {
         assert!(self.panic != hook, "{hook} was asked to panic");
+    }
+
+    /// Stores a ranking until the stream ends.
+    fn remember(&mut self, ranking: Vec<String>) -> u64 {
+        let mut records = lock(&shared().records);
+        records.0 += 1;
+        let token = records.0;
+        records.1.insert(token, Record { ranking, attempts: 0 });
+        self.tokens.push(token);
+        token
+    }
+
+    /// Calls a pod through the module's own cluster and holds the request meanwhile.
+    fn call_first<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF, pod: String) -> HeadersStatus {
+        let token = self.remember(vec![pod]).to_string();
+        let headers: [(&str, &[u8]); 4] = [
+            (":method", b"POST"),
+            (":path", b"/first"),
+            ("host", b"example"),
+            (TOKEN_HEADER, token.as_bytes()),
+        ];
+        let (result, _) = if header(envoy, "x-streamed").is_some() {
+            envoy.start_http_stream("pods", &headers, Some(b"first"), true, 5_000)
+        } else {
+            envoy.send_http_callout("pods", &headers, Some(b"first"), 5_000)
+        };
+        if result == envoy_dynamic_module_type_http_callout_init_result::Success {
+            self.held = true;
+            HeadersStatus::StopIteration
+        } else {
+            envoy.set_request_header("x-first-answer", format!("{result:?}").as_bytes());
+            HeadersStatus::Continue
+        }
+    }
+
+    /// Lets the held request go on, with what the first pod has answered.
+    fn after_first<EHF: EnvoyHttpFilter>(&mut self, envoy: &mut EHF, how: &str) {
+        let name = self.first.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let answer = format!("{how} {}", String::from_utf8_lossy(name));
+        envoy.set_request_header("x-first-answer", answer.as_bytes());
+        self.held = false;
+        envoy.continue_decoding();
     }
 
     fn change<EHF: EnvoyHttpFilter>(envoy: &mut EHF, address: String, add: bool) -> HeadersStatus {
@@ -127,14 +182,7 @@ impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
         if envoy.increment_counter_vec(self.picks, &[&ranking[0]], 1).is_err() {
             envoy_log_warn!("a pick was not counted");
         }
-        let token = {
-            let mut records = lock(&shared().records);
-            records.0 += 1;
-            let token = records.0;
-            records.1.insert(token, Record { ranking, attempts: 0 });
-            token
-        };
-        self.token = Some(token);
+        let token = self.remember(ranking);
         // What the client may have sent under this name is gone in either case.
         envoy.remove_request_header(TOKEN_HEADER);
         if envoy_version() >= Some(EnvoyVersion::V1_39) {
@@ -143,9 +191,13 @@ impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
             envoy.set_request_header(TOKEN_HEADER, token.to_string().as_bytes());
         }
 
+        if let Some(first) = header(envoy, "x-first") {
+            return self.call_first(envoy, first);
+        }
         if self.panic == "scheduled" {
             let scheduler = envoy.new_scheduler();
             std::thread::spawn(move || scheduler.commit(1));
+            self.held = true;
             return HeadersStatus::StopIteration;
         }
         HeadersStatus::Continue
@@ -157,6 +209,9 @@ impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
         _end_of_stream: bool,
     ) -> envoy_dynamic_module_type_on_http_filter_request_body_status {
         self.panic_in("request_body");
+        if self.held {
+            return envoy_dynamic_module_type_on_http_filter_request_body_status::StopIterationAndBuffer;
+        }
         envoy_dynamic_module_type_on_http_filter_request_body_status::Continue
     }
 
@@ -170,8 +225,48 @@ impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
         ResponseStatus::Continue
     }
 
+    fn on_http_callout_done(
+        &mut self,
+        envoy: &mut EHF,
+        _callout_id: u64,
+        result: envoy_dynamic_module_type_http_callout_result,
+        _response_headers: Option<&[(EnvoyBuffer<'_>, EnvoyBuffer<'_>)]>,
+        response_body: Option<&[EnvoyBuffer<'_>]>,
+    ) {
+        for chunk in response_body.unwrap_or_default() {
+            self.first.extend_from_slice(chunk.as_slice());
+        }
+        self.after_first(envoy, &format!("callout {result:?}"));
+    }
+
+    fn on_http_stream_data(
+        &mut self,
+        _envoy: &mut EHF,
+        _stream_handle: u64,
+        response_data: &[EnvoyBuffer<'_>],
+        _end_stream: bool,
+    ) {
+        for chunk in response_data {
+            self.first.extend_from_slice(chunk.as_slice());
+        }
+    }
+
+    fn on_http_stream_complete(&mut self, envoy: &mut EHF, _stream_handle: u64) {
+        self.after_first(envoy, "stream complete");
+    }
+
+    fn on_http_stream_reset(
+        &mut self,
+        envoy: &mut EHF,
+        _stream_handle: u64,
+        reset_reason: envoy_dynamic_module_type_http_stream_reset_reason,
+    ) {
+        self.after_first(envoy, &format!("stream reset {reset_reason:?}"));
+    }
+
     fn on_scheduled(&mut self, envoy: &mut EHF, _event_id: u64) {
         self.panic_in("scheduled");
+        self.held = false;
         envoy.continue_decoding();
     }
 
@@ -184,9 +279,11 @@ impl<EHF: EnvoyHttpFilter> HttpFilter<EHF> for Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        if let Some(token) = self.token {
-            lock(&shared().records).1.remove(&token);
+        let mut records = lock(&shared().records);
+        for token in &self.tokens {
+            records.1.remove(token);
         }
+        drop(records);
         self.panic_in("destroy");
     }
 }

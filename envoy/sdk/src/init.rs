@@ -84,3 +84,62 @@ pub(crate) unsafe fn name_of<'a>(
         .inspect_err(|error| crate::envoy_log_error!("the name of {what} is rejected: {error}"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+    use crate::abi::*;
+    use crate::host::{Callbacks, fake};
+
+    unsafe extern "C" fn override_host(
+        _: envoy_dynamic_module_type_http_filter_envoy_ptr,
+        _: envoy_dynamic_module_type_module_buffer,
+        _: bool,
+    ) -> bool {
+        false
+    }
+
+    unsafe extern "C" fn log_v2(
+        _: u32,
+        _: envoy_dynamic_module_type_module_buffer,
+        _: envoy_dynamic_module_type_module_buffer,
+        _: u32,
+    ) {
+    }
+
+    fn answer(table: Callbacks, init: ProgramInitFunction) -> Option<&'static CStr> {
+        fake::install(table);
+        let answer = program_init(init);
+        // SAFETY: an answer is one of the constant ABI versions.
+        (!answer.is_null()).then(|| unsafe { CStr::from_ptr(answer) })
+    }
+
+    #[test]
+    fn the_answer_is_the_abi_version_of_this_envoy() {
+        let mut table = Callbacks::default();
+        assert_eq!(answer(table, || panic!("not asked in an Envoy that is too old")), None);
+        table.http_set_upstream_override_host = Some(override_host);
+        assert_eq!(answer(table, || true), Some(c"v0.1.0"));
+        table.log_v2 = Some(log_v2);
+        assert_eq!(answer(table, || true), Some(c"v0.2.0"));
+        assert_eq!(answer(table, || false), None);
+        assert_eq!(answer(table, || panic!("told to")), None);
+    }
+
+    #[test]
+    fn a_name_has_to_be_text() {
+        fake::install(Callbacks::default());
+        let name = |bytes: &'static [u8]| {
+            let raw = envoy_dynamic_module_type_envoy_buffer {
+                ptr: bytes.as_ptr().cast(),
+                length: bytes.len(),
+            };
+            // SAFETY: static bytes.
+            unsafe { name_of(raw, "a test") }
+        };
+        assert_eq!(name(b"pods"), Some("pods"));
+        assert_eq!(name(b"\xff"), None);
+    }
+}

@@ -83,6 +83,34 @@ fn the_chosen_pod_answers_and_a_retry_takes_the_next() {
 }
 
 #[test]
+fn a_callout_goes_to_the_pod_that_its_own_header_names() {
+    for (version, binary) in envoys() {
+        eprintln!("Envoy {version}");
+        let setup = Setup::new(&binary);
+        let Setup { a, b, dead, .. } = &setup;
+        let unknown = Pod::dead();
+        for (first, streamed, result) in [
+            (b, false, "callout Success b"),
+            (b, true, "stream complete b"),
+            // A pod that is down answers a callout as Envoy answers a client: with a 503.
+            (dead, false, "callout Success upstream connect error"),
+            (&unknown, false, "CannotCreateRequest"),
+        ] {
+            let mut headers = vec![("x-first", first.address.as_str())];
+            headers.extend(streamed.then_some(("x-streamed", "yes")));
+            let answer = setup.rank(&[a], &headers).expect("an answer");
+            let expected = format!("x-first-answer: {result}");
+            assert!(
+                answer.status == 200
+                    && answer.body.starts_with("a\n")
+                    && answer.body.contains(&expected),
+                "{expected}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn pods_come_and_go_while_serving() {
     for (version, binary) in envoys() {
         eprintln!("Envoy {version}");

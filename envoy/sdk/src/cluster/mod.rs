@@ -15,6 +15,8 @@ mod lb;
 mod metrics;
 mod scheduler;
 mod selection;
+#[cfg(test)]
+mod tests;
 mod traits;
 
 pub use context::ClusterLbContext;

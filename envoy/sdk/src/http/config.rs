@@ -15,7 +15,7 @@ use crate::metrics::*;
 /// Only [`new_http_filter`](Self::new_http_filter) runs on workers, the other hooks on the main thread.
 #[allow(unused_variables)]
 pub trait HttpFilterConfig<EHF: EnvoyHttpFilter>: Sync {
-    /// Makes the filter of a new stream, on its worker.
+    /// Makes the filter of a new stream, on its worker. The stream has not begun: nothing can be sent or continued here.
     fn new_http_filter(&self, envoy: &mut EHF) -> Box<dyn HttpFilter<EHF>>;
 
     /// A scheduler of this configuration was committed with `event_id`.

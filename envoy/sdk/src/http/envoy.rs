@@ -25,6 +25,10 @@ pub struct ClusterHostCount {
 
 /// One stream, inside a hook of its filter.
 ///
+/// Calls that move the stream (`send_response…`, `reset_stream`, `continue_…`, `send_go_away_and_close`) are made, in their
+/// order, when the hook has returned: Envoy answers them with further hooks of the same filter. An answer's headers and
+/// body are copied for that.
+///
 /// Header names are lower case. A `false` answer means that nothing was changed, a `None` that the value is not there.
 #[cfg_attr(any(test, feature = "mock"), mockall::automock)]
 #[allow(clippy::needless_lifetimes)] // mockall needs the lifetimes of nested references spelt out

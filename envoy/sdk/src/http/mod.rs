@@ -14,6 +14,8 @@ pub(crate) mod hooks;
 mod scheduler;
 mod slot;
 mod span;
+#[cfg(test)]
+mod tests;
 mod visit;
 
 #[cfg(any(test, feature = "mock"))]

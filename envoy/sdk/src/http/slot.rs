@@ -100,10 +100,15 @@ impl Slot {
         // SAFETY: the slot lives until the outermost export leaves it, which `Visit` counts.
         let visit = unsafe { Visit::enter(slot) };
         let value = visit.slot().run(envoy, name, method);
-        loop {
-            let late = visit.slot().late.borrow_mut().pop();
-            let Some(end) = late.filter(|_| !visit.slot().borrowed.get()) else { break };
-            visit.slot().run(envoy, name, |filter, envoy| end.tell(filter, envoy));
+        // What came in the meantime, in its order; telling it may bring more.
+        while !visit.slot().borrowed.get() {
+            let late = std::mem::take(&mut *visit.slot().late.borrow_mut());
+            if late.is_empty() {
+                break;
+            }
+            for end in late {
+                visit.slot().run(envoy, name, |filter, envoy| end.tell(filter, envoy));
+            }
         }
         value
     }
