@@ -11,6 +11,7 @@ use inlane_core::decision::{PluginError, ScheduleError};
 use inlane_core::effect::Effect;
 use inlane_core::endpoint::EndpointSet;
 use inlane_core::plan::{Plan, StaleMetrics};
+use inlane_core::plugin::{Refusal, RequestFacts, Responding};
 use inlane_core::request::{Prompt, Request};
 
 use support::{Idle, config, endpoint, plan, pool};
@@ -372,4 +373,52 @@ fn a_scratch_follows_its_plans() {
         scratch.failures.counts().len(),
         config("plugins: [{type: random-picker}]").plugins.len()
     );
+}
+
+#[test]
+fn hooks_around_the_call_run_in_order_and_are_isolated() {
+    let body = "
+plugins:
+- {type: broken, parameters: {role: hooks, panics: true}}
+- {type: tenant}
+";
+    let plan = plan(body, pool(&["a"]));
+    let mut scratch = Scratch::new(&plan);
+    let mut facts = RequestFacts::default();
+    let request = Request { model: "m", ..Request::default() };
+    assert_eq!(plan.pre_call(&request, &mut facts, &mut scratch.failures), Ok(()));
+    assert_eq!(facts.fairness_id.as_deref(), Some("tenant of m"));
+    let refused = plan.pre_call(&Request::default(), &mut facts, &mut scratch.failures);
+    assert_eq!(refused, Err(Refusal { status: 400, message: "no model".into() }));
+
+    let response = Responding {
+        request_id: "r7",
+        endpoint: None,
+        status: 200,
+        first_byte_ms: None,
+        total_ms: 1,
+        prompt_tokens: None,
+        completion_tokens: None,
+        cached_tokens: None,
+    };
+    let mut headers = Vec::new();
+    plan.response_headers(&response, &mut headers, &mut scratch.failures);
+    assert_eq!(headers, [("x-served".to_owned(), "r7".to_owned())]);
+    plan.complete(&response, &mut scratch.failures);
+    assert_eq!(scratch.failures.counts()[..2], [4, 0]);
+}
+
+#[test]
+fn one_request_cannot_fill_memory_with_errors() {
+    let body = "plugins: [{type: broken, parameters: {role: hooks, panics: true}}]";
+    let plan = plan(body, pool(&["a"]));
+    let mut scratch = Scratch::new(&plan);
+    std::panic::set_hook(Box::new(|_| {}));
+    for _ in 0..1_000 {
+        let mut facts = RequestFacts::default();
+        plan.pre_call(&Request::default(), &mut facts, &mut scratch.failures).unwrap();
+    }
+    let _ = std::panic::take_hook();
+    assert_eq!(scratch.failures.counts()[0], 1_000);
+    assert_eq!(scratch.failures.recent().len(), 64);
 }

@@ -12,6 +12,7 @@
 mod bench;
 mod check;
 mod director;
+mod effects;
 mod hashing;
 mod ledger;
 mod pool;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use inlane_core::config::{self, ConfigError, LoadedConfig};
 use inlane_core::cycle::Scratch;
 use inlane_core::decision::ScheduleError;
-use inlane_core::effect::Effect;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plan::Plan;
 use inlane_core::plugin::{Refusal, RequestFacts};
@@ -16,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::bench::settle;
 use super::check::{self, Checks};
-use super::ledger::{Claim, Ledger};
+use super::effects::carry_out;
+use super::ledger::Ledger;
 use super::pool::Pool;
 use super::request::LiveRequest;
 use super::schema::{Case, RequestSpec};
@@ -95,22 +95,7 @@ impl Proxy {
         let target = request.with(|r| plan.decide(r, now_ms, seed, scratch))?;
         request.with(|r| plan.apply_records(r, now_ms, seed, scratch));
         settle(&self.kept);
-        for effect in &self.scratch.effects {
-            match effect {
-                Effect::Record { .. } => {}
-                &Effect::Claim { endpoint, tokens, release, until_first_byte } => {
-                    let slot = pool.endpoints[endpoint].slot;
-                    let claim = Claim { slot, tokens, release, until_first_byte };
-                    self.ledger.claim(request.id(), claim);
-                }
-                Effect::RequestHeader { name, value: Some(value) } => {
-                    request.headers.0.insert(name.clone(), value.clone());
-                }
-                Effect::RequestHeader { name, value: None } => {
-                    request.headers.0.remove(name);
-                }
-            }
-        }
+        carry_out(&self.scratch.effects, pool, &mut self.ledger, request);
         Ok(target)
     }
 

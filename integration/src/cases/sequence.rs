@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::bench::Bench;
 use super::check::Checks;
-use super::ledger::{Claim, Ledger};
+use super::effects::carry_out;
+use super::ledger::Ledger;
 use super::pool::Pool;
 use super::request::LiveRequest;
 use super::schema::{Case, RequestSpec, ResultSpec, Step};
@@ -206,22 +207,7 @@ impl Sequence<'_> {
                 }
             });
         }
-        for effect in effects {
-            match effect {
-                Effect::Record { .. } => {}
-                Effect::Claim { endpoint, tokens, release, until_first_byte } => {
-                    let slot = self.pool.endpoints[endpoint].slot;
-                    let claim = Claim { slot, tokens, release, until_first_byte };
-                    self.ledger.claim(ongoing.request.id(), claim);
-                }
-                Effect::RequestHeader { name, value: Some(value) } => {
-                    ongoing.request.headers.0.insert(name, value);
-                }
-                Effect::RequestHeader { name, value: None } => {
-                    ongoing.request.headers.0.remove(&name);
-                }
-            }
-        }
+        carry_out(&effects, &self.pool, &mut self.ledger, &mut ongoing.request);
         if let Some(expected) = step.expect.get("headers_after") {
             checks.equal("headers_after", expected, &ongoing.request.headers_after());
         }

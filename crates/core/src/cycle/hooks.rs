@@ -1,15 +1,24 @@
-//! The hooks around a decision.
+//! The hooks around a decision. A hook that panics is counted and has no effect.
 
-use crate::decision::Decision;
-use crate::effect::{Effect, Effects};
+use crate::decision::{Decision, PluginError};
+use crate::effect::{Effect, Effects, PluginIx};
 use crate::plan::Plan;
-use crate::plugin::{Cycle, Refusal, RequestFacts, Responding};
+use crate::plugin::{Cycle, Refusal, RequestFacts, Responding, Roles};
 use crate::request::Request;
 
 use super::guard::isolate;
 use super::scratch::{Failures, Scratch};
 
 impl Plan {
+    /// The instances of `plugins` with one of their roles.
+    fn playing<'a, R: ?Sized + 'static>(
+        &'a self,
+        plugins: &'a [PluginIx],
+        role: fn(&Roles) -> Option<&R>,
+    ) -> impl Iterator<Item = (PluginIx, &'a R)> {
+        plugins.iter().filter_map(move |&plugin| Some((plugin, role(self.roles(plugin)?)?)))
+    }
+
     /// Runs the hooks before the decision, in the order of the configuration.
     ///
     /// # Errors
@@ -20,10 +29,7 @@ impl Plan {
         facts: &mut RequestFacts,
         failures: &mut Failures,
     ) -> Result<(), Refusal> {
-        for &plugin in &self.config.pre_call {
-            let Some(hook) = self.roles(plugin).and_then(|r| r.pre_call.as_deref()) else {
-                continue;
-            };
+        for (plugin, hook) in self.playing(&self.config.pre_call, |r| r.pre_call.as_deref()) {
             match isolate(|| Ok(hook.pre_call(request, facts))) {
                 Ok(verdict) => verdict?,
                 Err(error) => failures.add(plugin, error),
@@ -40,16 +46,9 @@ impl Plan {
         effects: &mut Effects,
         failures: &mut Failures,
     ) {
-        for &plugin in &self.config.post_choice {
-            let Some(hook) = self.roles(plugin).and_then(|r| r.post_choice.as_deref()) else {
-                continue;
-            };
+        for (plugin, hook) in self.playing(&self.config.post_choice, |r| r.post_choice.as_deref()) {
             let before = effects.len();
-            let call = || {
-                hook.post_choice(cx, decision, effects);
-                Ok(())
-            };
-            if let Err(error) = isolate(call) {
+            if let Err(error) = run(|| hook.post_choice(cx, decision, effects)) {
                 effects.truncate(before);
                 failures.add(plugin, error);
             }
@@ -70,14 +69,8 @@ impl Plan {
         let cx = Cycle { request, endpoints, columns, state, now_ms, seed };
         for effect in effects.iter() {
             let &Effect::Record { plugin, .. } = effect else { continue };
-            let Some(hook) = self.roles(plugin).and_then(|r| r.post_choice.as_deref()) else {
-                continue;
-            };
-            let call = || {
-                hook.apply(&cx, effect);
-                Ok(())
-            };
-            if let Err(error) = isolate(call) {
+            let hook = self.roles(plugin).and_then(|r| r.post_choice.as_deref());
+            if let Some(Err(error)) = hook.map(|hook| run(|| hook.apply(&cx, effect))) {
                 failures.add(plugin, error);
             }
         }
@@ -90,16 +83,10 @@ impl Plan {
         headers: &mut Vec<(String, String)>,
         failures: &mut Failures,
     ) {
-        for &plugin in &self.config.after_response {
-            let Some(hook) = self.roles(plugin).and_then(|r| r.after_response.as_deref()) else {
-                continue;
-            };
+        let hooks = &self.config.after_response;
+        for (plugin, hook) in self.playing(hooks, |r| r.after_response.as_deref()) {
             let before = headers.len();
-            let call = || {
-                hook.response_headers(response, headers);
-                Ok(())
-            };
-            if let Err(error) = isolate(call) {
+            if let Err(error) = run(|| hook.response_headers(response, headers)) {
                 headers.truncate(before);
                 failures.add(plugin, error);
             }
@@ -108,17 +95,19 @@ impl Plan {
 
     /// Tells plugins that a stream has ended.
     pub fn complete(&self, response: &Responding<'_>, failures: &mut Failures) {
-        for &plugin in &self.config.after_response {
-            let Some(hook) = self.roles(plugin).and_then(|r| r.after_response.as_deref()) else {
-                continue;
-            };
-            let call = || {
-                hook.complete(response);
-                Ok(())
-            };
-            if let Err(error) = isolate(call) {
+        let hooks = &self.config.after_response;
+        for (plugin, hook) in self.playing(hooks, |r| r.after_response.as_deref()) {
+            if let Err(error) = run(|| hook.complete(response)) {
                 failures.add(plugin, error);
             }
         }
     }
+}
+
+/// Runs a hook that cannot fail but by panic.
+fn run(hook: impl FnOnce()) -> Result<(), PluginError> {
+    isolate(|| {
+        hook();
+        Ok(())
+    })
 }

@@ -13,13 +13,15 @@ use inlane_core::effect::{Effect, Effects, PluginIx, TokenRelease};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::{
-    Candidates, Category, Cycle, DataProducer, Filter, LoadSource, Part, Picker, PostChoice,
-    Producing, ProfileHandler, Roles, Scorer,
+    AfterResponse, Candidates, Category, Cycle, DataProducer, Filter, LoadSource, Part, Picker,
+    PostChoice, PreCall, Producing, ProfileHandler, Refusal, RequestFacts, Responding, Roles,
+    Scorer,
 };
 use inlane_core::registry::{
     Build, BuildError, CORE_METRICS_EXTRACTOR, KeptState, Params, PluginType, Registry, Stability,
     TOKENIZED_PROMPT, metric_keys,
 };
+use inlane_core::request::Request;
 use inlane_core::snapshot::ConfigDocument;
 use inlane_core::state::CycleState;
 use serde::Deserialize;
@@ -413,6 +415,42 @@ impl PostChoice for Broken {
     }
 }
 
+impl PreCall for Broken {
+    fn pre_call(&self, _: &Request<'_>, _: &mut RequestFacts) -> Result<(), Refusal> {
+        let _ = self.fail();
+        Ok(())
+    }
+}
+
+impl AfterResponse for Broken {
+    fn response_headers(&self, _: &Responding<'_>, headers: &mut Vec<(String, String)>) {
+        headers.push(("half".into(), "done".into()));
+        let _ = self.fail();
+    }
+    fn complete(&self, _: &Responding<'_>) {
+        let _ = self.fail();
+    }
+}
+
+/// Names the tenant in the facts and in a response header; refuses requests without a model.
+struct Tenant;
+
+impl PreCall for Tenant {
+    fn pre_call(&self, request: &Request<'_>, facts: &mut RequestFacts) -> Result<(), Refusal> {
+        if request.model.is_empty() {
+            return Err(Refusal { status: 400, message: "no model".into() });
+        }
+        facts.fairness_id = Some(format!("tenant of {}", request.model));
+        Ok(())
+    }
+}
+
+impl AfterResponse for Tenant {
+    fn response_headers(&self, cx: &Responding<'_>, headers: &mut Vec<(String, String)>) {
+        headers.push(("x-served".into(), cx.request_id.into()));
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct BrokenParams {
@@ -535,9 +573,13 @@ pub(crate) fn registry() -> Registry {
             "picker" => Roles::default().picker(broken),
             "producer" => Roles::default().producer(broken),
             "post_choice" => Roles::default().post_choice(broken),
+            "hooks" => Roles::default().pre_call(broken.clone()).after_response(broken),
             "build" => panic!("broken while building"),
             _ => Roles::default().scorer(broken),
         })
+    });
+    add("tenant", |_, _| {
+        Ok(Roles::default().pre_call(Arc::new(Tenant)).after_response(Arc::new(Tenant)))
     });
     add("linked-producer", |b, p| {
         let KeyParams { requires, uses } = p.decode()?;
