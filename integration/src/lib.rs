@@ -1,3 +1,4 @@
 //! Tests against real parts.
 
 pub mod cases;
+pub mod scenario;

@@ -78,14 +78,23 @@ pub fn during<T>(
                 }
             });
         }
+        // The threads stop even when the event panics.
+        let _stop = Stop(&stop);
         let start = Instant::now();
         std::thread::sleep(length / 4);
         let answer = event(lab);
         std::thread::sleep(length.saturating_sub(start.elapsed()));
-        stop.store(true, Ordering::Relaxed);
         answer
     });
     (outcome.into_inner().unwrap_or_default(), answer)
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sends `count` requests that start together, each from a thread of its own over a connection that
