@@ -1,5 +1,7 @@
 //! Seeded random streams into the table and into a literal model, compared after every batch.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod table_support;
 
 use std::num::NonZeroU32;

@@ -1,5 +1,7 @@
 //! A writer stopped after every single one of its stores, and a second that takes over.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod table_support;
 
 use std::num::NonZeroU32;

@@ -12,20 +12,30 @@ use super::layout::{Layout, PAGE_UNITS};
 
 const NONE: u32 = u32::MAX;
 const BITMAP_CLASS: usize = LIST_CLASSES;
+const NODE_CLASS: usize = LIST_CLASSES + 1;
+const CLASSES: usize = LIST_CLASSES + 2;
 const MAP_WORDS: usize = PAGE_UNITS.div_ceil(64);
-
-/// Recency nodes take the same cells as the smallest list: two words.
-pub(super) const NODE: Shape = Shape::List(0);
 
 #[derive(Debug)]
 pub(super) struct Arena {
     /// Units per cell, by class.
-    cell_units: [usize; LIST_CLASSES + 1],
+    cell_units: [usize; CLASSES],
     /// First page of each class that has a free cell.
-    partial: [u32; LIST_CLASSES + 1],
+    partial: [u32; CLASSES],
     pages: Vec<Page>,
     free_pages: Vec<u32>,
     max_pages: usize,
+    /// Where the last search for a page of nodes ended.
+    hand: usize,
+}
+
+/// What a cell is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// A recency node: two words that name their holding, so that a page of them can be emptied.
+    Node,
+    /// A record of this shape.
+    Record(Shape),
 }
 
 #[derive(Debug, Clone)]
@@ -40,23 +50,24 @@ struct Page {
 
 impl Arena {
     pub(super) fn new(layout: &Layout) -> Self {
-        let mut cell_units = [0; LIST_CLASSES + 1];
+        let mut cell_units = [1; CLASSES];
         for (class, units) in cell_units.iter_mut().enumerate().take(LIST_CLASSES) {
             *units = 1 << class;
         }
         cell_units[BITMAP_CLASS] = layout.bitmap_words.div_ceil(2);
         Self {
             cell_units,
-            partial: [NONE; LIST_CLASSES + 1],
+            partial: [NONE; CLASSES],
             pages: Vec::new(),
             free_pages: Vec::new(),
             max_pages: layout.pages,
+            hand: 0,
         }
     }
 
     /// A free cell's first unit, or `None` when no page has room for this size.
-    pub(super) fn allocate(&mut self, shape: Shape) -> Option<u32> {
-        let class = class(shape);
+    pub(super) fn allocate(&mut self, cell: Cell) -> Option<u32> {
+        let class = class(cell);
         let page = match self.partial[class] {
             NONE => self.fresh_page(class)?,
             page => page,
@@ -73,8 +84,8 @@ impl Arena {
     }
 
     /// Returns a cell. It may be handed out again at once.
-    pub(super) fn free(&mut self, shape: Shape, unit: u32) {
-        let class = class(shape);
+    pub(super) fn free(&mut self, cell: Cell, unit: u32) {
+        let class = class(cell);
         let (page, cell) = self.locate(class, unit);
         let was_full = usize::from(self.pages[page].live) == self.cells(class);
         let entry = &mut self.pages[page];
@@ -93,8 +104,8 @@ impl Arena {
 
     /// Marks a cell as in use, if it is one that an arena could have handed out and that nobody
     /// else has claimed. Only before [`Arena::settle`].
-    pub(super) fn claim(&mut self, shape: Shape, unit: u32) -> bool {
-        let class = class(shape);
+    pub(super) fn claim(&mut self, cell: Cell, unit: u32) -> bool {
+        let class = class(cell);
         let units = self.cell_units[class];
         let (page, offset) = (unit as usize / PAGE_UNITS, unit as usize % PAGE_UNITS);
         if page >= self.max_pages || offset % units != 0 || offset / units >= self.cells(class) {
@@ -125,6 +136,20 @@ impl Arena {
                 self.link(page as u32);
             }
         }
+    }
+
+    /// Nodes of the next page that has only nodes, in turn. Freeing them all makes room for cells of
+    /// any size.
+    pub(super) fn next_node_page(&mut self) -> Vec<u32> {
+        for _ in 0..self.pages.len() {
+            self.hand = (self.hand + 1) % self.pages.len();
+            let page = &self.pages[self.hand];
+            if usize::from(page.class) == NODE_CLASS && page.live > 0 {
+                let used = (0..PAGE_UNITS).filter(|&cell| get(&page.used, cell));
+                return used.map(|cell| (self.hand * PAGE_UNITS + cell) as u32).collect();
+            }
+        }
+        Vec::new()
     }
 
     /// Bytes of pages in use.
@@ -183,10 +208,11 @@ impl Page {
     }
 }
 
-fn class(shape: Shape) -> usize {
-    match shape {
-        Shape::List(class) => usize::from(class),
-        Shape::Bitmap => BITMAP_CLASS,
+fn class(cell: Cell) -> usize {
+    match cell {
+        Cell::Node => NODE_CLASS,
+        Cell::Record(Shape::List(class)) => usize::from(class),
+        Cell::Record(Shape::Bitmap) => BITMAP_CLASS,
     }
 }
 
@@ -214,15 +240,19 @@ mod tests {
     use super::super::layout::TableSpec;
     use super::*;
 
-    fn shape(index: usize) -> Shape {
-        if index == BITMAP_CLASS { Shape::Bitmap } else { Shape::List(index as u8) }
+    fn cell(class: usize) -> Cell {
+        match class {
+            NODE_CLASS => Cell::Node,
+            BITMAP_CLASS => Cell::Record(Shape::Bitmap),
+            class => Cell::Record(Shape::List(class as u8)),
+        }
     }
 
     proptest! {
         /// Cells never overlap, freed cells come back, and claiming what is live in a second
         /// arena gives one that behaves the same.
         #[test]
-        fn cells_never_overlap(steps in prop::collection::vec((0..8_usize, any::<u16>(), any::<bool>()), 1..400)) {
+        fn cells_never_overlap(steps in prop::collection::vec((0..CLASSES, any::<u16>(), any::<bool>()), 1..400)) {
             let layout = TableSpec { slots: 10_000, blocks: 64, pages: 6, default_capacity: 1 }
                 .layout(0)
                 .unwrap();
@@ -232,11 +262,11 @@ mod tests {
             for (class, pick, free) in steps {
                 if free && !live.is_empty() {
                     let (class, unit) = live.swap_remove(usize::from(pick) % live.len());
-                    arena.free(shape(class), unit);
+                    arena.free(cell(class), unit);
                     for unit in unit..unit + arena.cell_units[class] as u32 {
                         owner.remove(&unit);
                     }
-                } else if let Some(unit) = arena.allocate(shape(class)) {
+                } else if let Some(unit) = arena.allocate(cell(class)) {
                     for unit in unit..unit + arena.cell_units[class] as u32 {
                         prop_assert!((unit as usize) < layout.units());
                         prop_assert_eq!(owner.insert(unit, class), None);
@@ -246,13 +276,13 @@ mod tests {
             }
             let mut second = Arena::new(&layout);
             for &(class, unit) in &live {
-                prop_assert!(second.claim(shape(class), unit));
-                prop_assert!(!second.claim(shape(class), unit));
+                prop_assert!(second.claim(cell(class), unit));
+                prop_assert!(!second.claim(cell(class), unit));
             }
             second.settle();
             prop_assert_eq!(second.bytes(), arena.bytes());
             for (class, unit) in live {
-                second.free(shape(class), unit);
+                second.free(cell(class), unit);
             }
             prop_assert_eq!(second.bytes(), 0);
         }

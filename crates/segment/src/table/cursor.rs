@@ -95,10 +95,10 @@ impl<'a, M: Words> Cursor<'a, M> {
 
     #[inline]
     fn find(&mut self, hash: u64, hint: u32) -> Form {
-        if hint != UNKNOWN {
-            if let Ok(Some(form)) = self.read(hint as usize, hash) {
-                return form;
-            }
+        if hint != UNKNOWN
+            && let Ok(Some(form)) = self.read(hint as usize, hash)
+        {
+            return form;
         }
         for _ in 0..ATTEMPTS {
             if let Ok(form) = self.probe(hash) {
@@ -113,10 +113,10 @@ impl<'a, M: Words> Cursor<'a, M> {
         let (home, tag) = table.layout.home(hash);
         for bucket in table.probe(home) {
             for entry in table.matches(bucket, tag).filter_map(|way| table.way(bucket, way)) {
-                if table.key(entry) == hash {
-                    if let Some(form) = self.read(entry, hash)? {
-                        return Ok(form);
-                    }
+                if table.key(entry) == hash
+                    && let Some(form) = self.read(entry, hash)?
+                {
+                    return Ok(form);
                 }
             }
             if table.overflow(bucket) == 0 {

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Release;
 
-use super::arena::Arena;
+use super::arena::{Arena, Cell};
 use super::holders::{Holders, INLINE_LANES, Kind, LIST_CLASSES, Record, Shape};
 use super::layout::MAX_SLOTS;
 use super::memory::Table;
@@ -188,7 +188,7 @@ impl<M: WordsMut> Table<M> {
         let left = self.record_len(record);
         if left <= INLINE_AGAIN {
             self.set_inline(entry, holders);
-            arena.free(record.shape, record.unit);
+            arena.free(Cell::Record(record.shape), record.unit);
             return;
         }
         // The smallest list that is at most half full, so that growing back takes a while.
@@ -209,7 +209,7 @@ impl<M: WordsMut> Table<M> {
         shape: Shape,
         extra: Option<u16>,
     ) -> Result<(), Full> {
-        let unit = arena.allocate(shape).ok_or(Full)?;
+        let unit = arena.allocate(Cell::Record(shape)).ok_or(Full)?;
         let length = shape.words(&self.layout);
         let mut words = [0; BITMAP_WORDS];
         let mut next = 0;
@@ -229,7 +229,7 @@ impl<M: WordsMut> Table<M> {
         let record = Record { shape, unit };
         self.set_holders(entry, Holders::record(record, holders.owner(), version));
         if let Kind::Record(old) = holders.kind() {
-            arena.free(old.shape, old.unit);
+            arena.free(Cell::Record(old.shape), old.unit);
         }
         Ok(())
     }

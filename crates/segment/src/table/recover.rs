@@ -14,7 +14,7 @@
 //!
 //! Each repair is again a single store that leaves a usable table, so recovery may die as well.
 
-use super::arena::NODE;
+use super::arena::Cell;
 use super::holders::{Holders, Kind, Record};
 use super::layout::{MAX_SLOTS, WAYS};
 use super::memory::Table;
@@ -83,7 +83,9 @@ fn validate_entries<M: WordsMut>(writer: &mut TableWriter<M>) {
         }
         let found = indexed.has(entry) && writer.table.find(writer.table.key(entry)) == Some(entry);
         let claimed = match holders.kind() {
-            Kind::Record(record) => found && writer.arena.claim(record.shape, record.unit),
+            Kind::Record(record) => {
+                found && writer.arena.claim(Cell::Record(record.shape), record.unit)
+            }
             _ => found,
         };
         if !claimed {
@@ -199,7 +201,7 @@ fn accept<M: WordsMut>(
     let unit = node & !ARENA;
     let fresh = node & ARENA != 0
         && writer.nodes.find(&writer.table, held).is_none()
-        && writer.arena.claim(NODE, unit);
+        && writer.arena.claim(Cell::Node, unit);
     if fresh {
         writer.nodes.insert(held, unit);
     }
@@ -245,7 +247,7 @@ fn append_missed<M: WordsMut>(writer: &mut TableWriter<M>, linked: &mut Marks) {
                 writer.table.append(slot, entry as u32);
                 continue;
             }
-            match writer.arena.allocate(NODE) {
+            match writer.arena.allocate(Cell::Node) {
                 Some(unit) => {
                     writer.table.set_held(unit, held);
                     writer.table.append(slot, unit | ARENA);

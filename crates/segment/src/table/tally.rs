@@ -30,9 +30,9 @@ impl Tally {
         let bits = cursor.current().bits();
         if step == Step::Same {
             if bits.is_some() {
-                self.bitmaps += 1
+                self.bitmaps += 1;
             } else {
-                self.run += 1
+                self.run += 1;
             }
             return;
         }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::ahead::{GROUP, UNKNOWN};
-use super::arena::{Arena, NODE};
+use super::arena::{Arena, Cell};
 use super::entries::Entries;
 use super::layout::{TableError, TableSpec};
 use super::membership::Full;
@@ -15,7 +15,7 @@ use super::recover;
 use crate::words::WordsMut;
 
 /// Rounds of making room before a block is refused.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 /// The fullest endpoint gives up this fraction of its blocks per round.
 const SHARE: u32 = 64;
 
@@ -38,15 +38,24 @@ pub struct TableWriter<M> {
     pub(super) stats: TableStats,
 }
 
+/// What an insertion was short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scarce {
+    /// Arena cells of the size needed.
+    Cells,
+    /// Entries.
+    Entries,
+}
+
 /// What a writer did since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TableStats {
     /// Blocks evicted because their endpoint was at its capacity.
     pub evicted: u64,
-    /// Blocks given up by the fullest endpoint because the table was at its budget.
+    /// Holdings given up, mostly by the fullest endpoint, because the table was at its budget.
     pub given_up: u64,
-    /// Insertions that failed although room was made.
+    /// Insertions that failed: no room in spite of that, or too many hashes with one home.
     pub refused: u64,
     /// Entries dropped on recovery because they did not validate.
     pub dropped: u64,
@@ -124,8 +133,7 @@ impl<M: WordsMut> TableWriter<M> {
         if !self.serves(slot) || !self.table.is_member(self.table.holders(entry), slot) {
             return false;
         }
-        self.release(Held { entry, slot });
-        true
+        self.release(Held { entry, slot })
     }
 
     /// Ends every holding of a slot and forgets its capacity: the slot is as if never used.
@@ -189,11 +197,11 @@ impl<M: WordsMut> TableWriter<M> {
 
     /// Whether the slot did not hold the block before and does now.
     fn insert(&mut self, slot: u16, hash: u64) -> bool {
-        if let Some(entry) = self.table.find(hash) {
-            if self.table.is_member(self.table.holders(entry), slot) {
-                self.refresh(Held { entry, slot });
-                return false;
-            }
+        if let Some(entry) = self.table.find(hash)
+            && self.table.is_member(self.table.holders(entry), slot)
+        {
+            self.refresh(Held { entry, slot });
+            return false;
         }
         let (mut held, mut capacity) = self.table.count(slot);
         if capacity == 0 {
@@ -204,7 +212,7 @@ impl<M: WordsMut> TableWriter<M> {
             self.stats.evicted += 1;
             held = self.table.count(slot).0;
         }
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             match self.try_insert(slot, hash) {
                 Ok(true) => {
                     let held = self.table.count(slot).0;
@@ -212,8 +220,8 @@ impl<M: WordsMut> TableWriter<M> {
                     self.held += 1;
                     return true;
                 }
-                Err(Full) if self.make_room() => {}
-                _ => break,
+                Ok(false) => break,
+                Err(scarce) => self.make_room(scarce, round),
             }
         }
         self.stats.refused += 1;
@@ -221,9 +229,9 @@ impl<M: WordsMut> TableWriter<M> {
     }
 
     /// `Ok(false)`: the hash's buckets are all full, and no eviction elsewhere would change that.
-    fn try_insert(&mut self, slot: u16, hash: u64) -> Result<bool, Full> {
+    fn try_insert(&mut self, slot: u16, hash: u64) -> Result<bool, Scarce> {
         let Some(entry) = self.table.find(hash) else {
-            let entry = self.entries.next(&self.table).ok_or(Full)?;
+            let entry = self.entries.next(&self.table).ok_or(Scarce::Entries)?;
             if !self.table.occupy(entry, hash, slot) {
                 return Ok(false);
             }
@@ -232,10 +240,10 @@ impl<M: WordsMut> TableWriter<M> {
             self.blocks += 1;
             return Ok(true);
         };
-        let unit = self.arena.allocate(NODE).ok_or(Full)?;
-        if let Err(full) = self.table.add_member(&mut self.arena, entry, slot) {
-            self.arena.free(NODE, unit);
-            return Err(full);
+        let unit = self.arena.allocate(Cell::Node).ok_or(Scarce::Cells)?;
+        if let Err(Full) = self.table.add_member(&mut self.arena, entry, slot) {
+            self.arena.free(Cell::Node, unit);
+            return Err(Scarce::Cells);
         }
         let held = Held { entry, slot };
         self.table.set_held(unit, held);
@@ -259,16 +267,32 @@ impl<M: WordsMut> TableWriter<M> {
         self.nodes.find(&self.table, held).map(|unit| unit | ARENA)
     }
 
-    /// The endpoint that holds most (the lowest slot of equals) gives up its oldest blocks.
-    fn make_room(&mut self) -> bool {
-        let slots = 0..self.table.layout.slots as u16;
-        let fullest = slots.rev().max_by_key(|&slot| self.table.count(slot).0);
-        let Some(slot) = fullest else { return false };
-        let batch = self.table.count(slot).0.div_ceil(SHARE);
-        for _ in 0..batch {
-            self.stats.given_up += u64::from(self.release_oldest(slot));
+    /// The endpoint that holds most (the lowest slot of equals) gives up its oldest blocks. If that
+    /// was not enough, they are given up by all who hold them, which frees entries; or a page of
+    /// recency nodes is emptied, which frees room for a cell of any size.
+    fn make_room(&mut self, scarce: Scarce, round: usize) {
+        let before = self.held;
+        if round > 0 && scarce == Scarce::Cells {
+            for unit in self.arena.next_node_page() {
+                self.release(self.table.held(0, unit | ARENA));
+            }
+        } else {
+            let slots = 0..self.table.layout.slots as u16;
+            let fullest = slots.rev().max_by_key(|&slot| self.table.count(slot).0).unwrap_or(0);
+            for _ in 0..self.table.count(fullest).0.div_ceil(SHARE) {
+                let (oldest, _) = self.table.oldest_newest(fullest);
+                if oldest == NIL {
+                    break;
+                }
+                let entry = self.table.held(fullest, oldest).entry;
+                self.release(Held { entry, slot: fullest });
+                while round > 0
+                    && let Some(slot) = self.table.any_member(self.table.holders(entry))
+                    && self.release(Held { entry, slot })
+                {}
+            }
         }
-        batch > 0
+        self.stats.given_up += before - self.held;
     }
 
     fn release_oldest(&mut self, slot: u16) -> bool {
@@ -276,24 +300,24 @@ impl<M: WordsMut> TableWriter<M> {
         if oldest == NIL {
             return false;
         }
-        self.release(self.table.held(slot, oldest));
-        true
+        self.release(self.table.held(slot, oldest))
     }
 
     /// Ends one holding: first for readers, then in the recency list, then in private state.
-    pub(super) fn release(&mut self, held: Held) {
+    /// Returns whether there was such a holding.
+    pub(super) fn release(&mut self, held: Held) -> bool {
         let Held { entry, slot } = held;
         let unit = match self.table.holders(entry).owner() {
             Some(owner) if owner == slot => None,
             _ => match self.nodes.remove(&self.table, held) {
                 Some(unit) => Some(unit),
-                None => return,
+                None => return false,
             },
         };
         self.table.remove_member(&mut self.arena, entry, slot);
         self.table.unlink(slot, unit.map_or(entry as u32, |unit| unit | ARENA));
         match unit {
-            Some(unit) => self.arena.free(NODE, unit),
+            Some(unit) => self.arena.free(Cell::Node, unit),
             None => self.inherit(entry),
         }
         if self.table.holders(entry).is_free() {
@@ -304,6 +328,7 @@ impl<M: WordsMut> TableWriter<M> {
         let (count, capacity) = self.table.count(slot);
         self.table.set_count(slot, count.saturating_sub(1), capacity);
         self.held -= 1;
+        true
     }
 
     /// Gives the embedded links of an entry without owner to one of its holders, which frees that
@@ -313,7 +338,7 @@ impl<M: WordsMut> TableWriter<M> {
         let Some(unit) = self.nodes.remove(&self.table, Held { entry, slot }) else { return };
         self.table.set_owner(entry, slot);
         self.table.replace(slot, unit | ARENA, entry as u32);
-        self.arena.free(NODE, unit);
+        self.arena.free(Cell::Node, unit);
     }
 }
 
