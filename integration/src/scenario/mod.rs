@@ -92,9 +92,8 @@ impl Scenario {
     /// When the page cannot be had.
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
         let page = self.lab.admin().get("/metrics").unwrap_or_else(|e| panic!("{e}")).text();
-        let of_family = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-        };
+        let of_family =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         page.lines()
             .filter(of_family)
             .filter(|line| line.contains(labels))
