@@ -32,16 +32,15 @@ pub fn http_filter<EC, EHF: EnvoyHttpFilterExt>(
     name: &str,
     config: &[u8],
 ) -> Option<Box<dyn HttpFilterConfig<EHF>>> {
-    let make: fn(Settings, Option<Arc<Runtime>>) -> Box<dyn HttpFilterConfig<EHF>> = match name {
-        "scheduler" => |settings, runtime| Box::new(SchedulerConfig::new(settings, runtime)),
-        "admin" => |_, runtime| Box::new(AdminConfig::new(runtime)),
-        _ => {
-            envoy_log_error!("inlane: there is no filter '{name}' (scheduler, admin)");
-            return None;
-        }
-    };
+    if !["scheduler", "admin"].contains(&name) {
+        envoy_log_error!("inlane: there is no filter '{name}' (scheduler, admin)");
+        return None;
+    }
     let (settings, runtime) = attach(name, config)?;
-    Some(make(settings, runtime))
+    Some(match name {
+        "admin" => Box::new(AdminConfig::new(runtime)),
+        _ => Box::new(SchedulerConfig::new(settings, runtime)),
+    })
 }
 
 /// Makes a configuration of the cluster `pods`.

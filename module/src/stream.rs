@@ -66,7 +66,7 @@ pub struct Record {
 }
 
 /// The records of one worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Records {
     places: Vec<Place>,
     free: Vec<u32>,
@@ -79,11 +79,6 @@ struct Place {
 }
 
 impl Records {
-    /// No records.
-    pub fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
-    }
-
     /// Files a record.
     pub fn insert(&mut self, record: Record) -> Token {
         let index = match self.free.pop() {
@@ -116,8 +111,8 @@ impl Records {
         Some(record)
     }
 
-    /// Number of records.
-    pub fn len(&self) -> usize {
+    /// Number of streams between decision and end.
+    pub fn count(&self) -> usize {
         self.places.len() - self.free.len()
     }
 }
@@ -142,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_token_is_void_once_its_record_is_gone() {
-        let mut records = Records::new();
+        let mut records = Records::default();
         let token = records.insert(record());
         assert_eq!(Token::decode(&token.encode()), Some(token));
         assert!(records.get_mut(token).is_some());
@@ -151,7 +146,7 @@ mod tests {
         assert_ne!(later, token);
         assert!(records.get_mut(token).is_none());
         assert!(records.remove(token).is_none());
-        assert_eq!(records.len(), 1);
+        assert_eq!(records.count(), 1);
     }
 
     #[test]
@@ -160,6 +155,6 @@ mod tests {
         assert_eq!(Token::decode(b"00000000000000zz"), None);
         assert_eq!(Token::decode(&[0xff; 16]), None);
         let beyond = Token::decode(b"ffffffffffffffff");
-        assert!(Records::new().get_mut(beyond.unwrap()).is_none());
+        assert!(Records::default().get_mut(beyond.unwrap()).is_none());
     }
 }

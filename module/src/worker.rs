@@ -37,14 +37,14 @@ pub struct Worker {
     /// Where decisions are logged.
     pub ring: Arc<Ring>,
     rng: Rng,
-    scanners: Vec<Box<BodyScanner>>,
+    scanners: Vec<BodyScanner>,
     series: HashMap<ModelLabels, Arc<ModelSeries>>,
     attempts: HashMap<(String, String), [IntCounter; 2]>,
 }
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("records", &self.records.len()).finish_non_exhaustive()
+        f.debug_struct("Worker").field("records", &self.records.count()).finish_non_exhaustive()
     }
 }
 
@@ -82,7 +82,7 @@ impl Worker {
             runtime: Arc::downgrade(runtime),
             epoch: 0,
             scratch: None,
-            records: Records::new(),
+            records: Records::default(),
             ring: runtime.log.ring(),
             rng: Rng::new(seed),
             scanners: Vec::new(),
@@ -119,15 +119,10 @@ impl Worker {
     }
 
     /// A scanner for one body.
-    pub fn take_scanner(
-        &mut self,
-        api: Api,
-        size: BlockSize,
-        max_blocks: usize,
-    ) -> Box<BodyScanner> {
+    pub fn take_scanner(&mut self, api: Api, size: BlockSize, max_blocks: usize) -> BodyScanner {
         let mut scanner = self.scanners.pop().unwrap_or_else(|| {
             let hasher = BlockHasher::new(size, max_blocks);
-            Box::new(Scanner::new(api, Limits::default(), hasher))
+            Scanner::new(api, Limits::default(), hasher)
         });
         scanner.reset(api);
         scanner.sink_mut().configure(size, max_blocks);
@@ -135,7 +130,7 @@ impl Worker {
     }
 
     /// Gives a scanner back.
-    pub fn put_scanner(&mut self, scanner: Box<BodyScanner>) {
+    pub fn put_scanner(&mut self, scanner: BodyScanner) {
         if self.scanners.len() < IDLE_SCANNERS {
             self.scanners.push(scanner);
         }

@@ -1,5 +1,7 @@
 //! `/debug/decisions`: the last decisions, newest first, with every score.
 
+use std::cmp::Reverse;
+
 use serde_json::{Map, Value, json};
 
 use crate::record::Entry;
@@ -32,7 +34,7 @@ pub(super) fn page(runtime: &Runtime, query: &str) -> Value {
             decisions.push((entry.sequence, decision(entry)));
         }
     });
-    decisions.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    decisions.sort_unstable_by_key(|(sequence, _)| Reverse(*sequence));
     let decisions: Vec<Value> = decisions.into_iter().map(|(_, decision)| decision).collect();
     json!({ "decisions": decisions, "not_logged": runtime.log.dropped() })
 }

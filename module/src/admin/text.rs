@@ -44,9 +44,9 @@ fn gauges(runtime: &Runtime, text: &mut String) {
     let _ = writeln!(text, "inlane_topology_generation {}", serving.topology_generation);
     family(text, "inlane_config_generation", "Generation of the configuration in use.");
     let _ = writeln!(text, "inlane_config_generation {}", serving.config_generation);
-    let producers = serving.plan.config().plugins.iter();
-    let producer = producers.filter(|p| p.type_name == "inflight-load-producer").map(|p| &p.name);
-    let producer = producer.cloned().next().unwrap_or_default();
+    let mut plugins = serving.plan.config().plugins.iter();
+    let producer = plugins.find(|p| p.type_name == "inflight-load-producer");
+    let producer = producer.map_or("", |p| p.name.as_str());
     for (name, help, tokens) in [
         ("llm_d_epp_inflight_requests", "[ALPHA] Requests in flight per endpoint.", false),
         ("llm_d_epp_inflight_tokens", "[ALPHA] Projected tokens in flight per endpoint.", true),
@@ -59,7 +59,7 @@ fn gauges(runtime: &Runtime, text: &mut String) {
             let _ = writeln!(
                 text,
                 "{name}{{endpoint_name=\"{id}\",namespace=\"{namespace}\",producer_name=\"{}\"}} {value}",
-                escape(&producer)
+                escape(producer)
             );
         }
     }

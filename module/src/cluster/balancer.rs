@@ -18,13 +18,13 @@ use crate::stream::{Record, Token};
 use crate::worker::{self, Worker};
 
 /// The balancer of one worker. Keeps nothing: on Envoy 1.38 it is made anew with every host change.
-pub struct Balancer {
+pub(super) struct Balancer {
     attached: Option<(Arc<Runtime>, Arc<PodsHosts>)>,
 }
 
 impl Balancer {
     /// A balancer over `hosts`; without them there is never a host.
-    pub fn new(attached: Option<(Arc<Runtime>, Arc<PodsHosts>)>) -> Self {
+    pub(super) fn new(attached: Option<(Arc<Runtime>, Arc<PodsHosts>)>) -> Self {
         Self { attached }
     }
 

@@ -6,7 +6,7 @@ use inlane_core::decision::ScheduleError;
 
 /// A complete answer: status, body and the reason header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// HTTP status.
     pub status: u32,
     /// Error code of the body and of the error counter.
@@ -19,17 +19,17 @@ pub struct Answer {
 
 impl Answer {
     /// The body, in the form that clients of the endpoint picker know.
-    pub fn body(&self) -> String {
+    pub(super) fn body(&self) -> String {
         format!("inference error: {} - {}", self.code, self.message)
     }
 
     /// 400: the body or what it asks for is wrong.
-    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self { status: 400, code: "BadRequest", message: message.into(), reason: None }
     }
 
     /// 404: a path that the pool does not serve.
-    pub fn unknown_path() -> Self {
+    pub(super) fn unknown_path() -> Self {
         Self {
             status: 404,
             code: "NotFound",
@@ -39,7 +39,7 @@ impl Answer {
     }
 
     /// 413: the body is larger than the settings allow.
-    pub fn too_large(limit: u64) -> Self {
+    pub(super) fn too_large(limit: u64) -> Self {
         Self {
             status: 413,
             code: "PayloadTooLarge",
@@ -49,7 +49,7 @@ impl Answer {
     }
 
     /// 429: all streams together hold as many bytes as the settings allow.
-    pub fn too_much_held() -> Self {
+    pub(super) fn too_much_held() -> Self {
         Self {
             status: 429,
             code: "ResourceExhausted",
@@ -59,7 +59,7 @@ impl Answer {
     }
 
     /// 503: there is no snapshot, or a part of it is missing.
-    pub fn no_snapshot() -> Self {
+    pub(super) fn no_snapshot() -> Self {
         Self {
             status: 503,
             code: "ServiceUnavailable",
@@ -69,7 +69,7 @@ impl Answer {
     }
 
     /// 503: the control plane has not been heard of for too long.
-    pub fn stale_snapshot() -> Self {
+    pub(super) fn stale_snapshot() -> Self {
         Self {
             status: 503,
             code: "ServiceUnavailable",
@@ -79,7 +79,7 @@ impl Answer {
     }
 
     /// 503: the decision panicked.
-    pub fn panicked() -> Self {
+    pub(super) fn panicked() -> Self {
         Self {
             status: 503,
             code: "ServiceUnavailable",

@@ -19,9 +19,9 @@ use crate::worker::{self, BodyScanner};
 const MAX_BLOCKS: usize = 1 << 20;
 
 /// Scans one body and accounts for its bytes.
-pub struct BodyReader {
+pub(super) struct BodyReader {
     runtime: Arc<Runtime>,
-    scanner: Option<Box<BodyScanner>>,
+    scanner: Option<BodyScanner>,
     unit: BlockUnit,
     scanned: usize,
     held: u64,
@@ -29,7 +29,7 @@ pub struct BodyReader {
 
 impl BodyReader {
     /// A reader for a body of `api`. The block unit is that of what is served now.
-    pub fn new(runtime: &Arc<Runtime>, api: Api, served: &Served) -> Self {
+    pub(super) fn new(runtime: &Arc<Runtime>, api: Api, served: &Served) -> Self {
         let unit = served.serving().and_then(|serving| serving.block_unit());
         let unit = unit.unwrap_or(BlockUnit::Tokens(64));
         let size = match unit {
@@ -43,13 +43,13 @@ impl BodyReader {
     }
 
     /// Bytes that Envoy holds or has received of the body so far.
-    pub fn size<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF) -> u64 {
+    pub(super) fn size<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF) -> u64 {
         (envoy.get_buffered_request_body_size() + envoy.get_received_request_body_size()) as u64
     }
 
     /// Accounts for the body's present size. `false` when all streams together would hold more than
     /// `limit`.
-    pub fn hold(&mut self, size: u64, limit: u64) -> bool {
+    pub(super) fn hold(&mut self, size: u64, limit: u64) -> bool {
         let more = size.saturating_sub(self.held);
         let before = self.runtime.held_bytes.fetch_add(more, Ordering::Relaxed);
         self.held += more;
@@ -57,7 +57,7 @@ impl BodyReader {
     }
 
     /// Gives the account back: the body has gone upstream, or nowhere.
-    pub fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         let held = std::mem::take(&mut self.held);
         self.runtime.held_bytes.fetch_sub(held, Ordering::Relaxed);
     }
@@ -66,8 +66,11 @@ impl BodyReader {
     ///
     /// # Errors
     /// A body that is no JSON, or no request of its API.
-    pub fn scan<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
-        let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
+    pub(super) fn scan<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+    ) -> Result<(), ScanError> {
+        let Some(scanner) = self.scanner.as_mut() else { return Ok(()) };
         let buffered = envoy.get_buffered_request_body_size();
         let in_buffer = buffered > self.scanned;
         let mut skip = if in_buffer { self.scanned } else { self.scanned - buffered };
@@ -93,9 +96,12 @@ impl BodyReader {
     ///
     /// # Errors
     /// A body that is no JSON, or no request of its API.
-    pub fn finish<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Result<(), ScanError> {
+    pub(super) fn finish<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+    ) -> Result<(), ScanError> {
         self.scan(envoy)?;
-        let Some(scanner) = self.scanner.as_deref_mut() else { return Ok(()) };
+        let Some(scanner) = self.scanner.as_mut() else { return Ok(()) };
         scanner.finish()?;
         if scanner.needs_second_pass() {
             let mut body = Vec::new();
@@ -107,12 +113,12 @@ impl BodyReader {
     }
 
     /// The scanner, once the body is complete.
-    pub fn scanner(&self) -> Option<&BodyScanner> {
-        self.scanner.as_deref()
+    pub(super) fn scanner(&self) -> Option<&BodyScanner> {
+        self.scanner.as_ref()
     }
 
     /// The prompts in the core's terms.
-    pub fn prompts(&self) -> Vec<Prompt<'_>> {
+    pub(super) fn prompts(&self) -> Vec<Prompt<'_>> {
         let blocks = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
         blocks
             .map(|prompt| Prompt::Blocks {

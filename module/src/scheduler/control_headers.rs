@@ -1,18 +1,18 @@
 //! Headers that belong to the scheduler, not to clients.
 
 /// The upstream request header that names the destination.
-pub const DESTINATION: &str = "x-gateway-destination-endpoint";
+pub(super) const DESTINATION: &str = "x-gateway-destination-endpoint";
 
 /// The private header that carries a stream's token to the `pods` cluster on Envoy 1.38, and in
 /// callouts. A number without meaning outside this process; always overwritten or removed.
 pub const STREAM_TOKEN: &str = "x-inlane-stream";
 
 /// Answer header that says why a request was dropped.
-pub const DROP_REASON: &str = "x-llm-d-request-dropped-reason";
+pub(super) const DROP_REASON: &str = "x-llm-d-request-dropped-reason";
 
 /// Headers that steer destinations or legs of a request. A client's value is always removed: with
 /// it a client could choose its pod, or a pod of somebody else.
-pub const STEERING: &[&str] = &[
+pub(super) const STEERING: &[&str] = &[
     DESTINATION,
     STREAM_TOKEN,
     "x-gateway-destination-endpoint-subset",
@@ -27,7 +27,7 @@ pub const STEERING: &[&str] = &[
 
 /// Headers by which a client talks to the scheduler. The decision reads them; model servers have
 /// no use for them, so they are removed unless the settings say otherwise.
-pub const CONTROL: &[&str] = &[
+pub(super) const CONTROL: &[&str] = &[
     "x-llm-d-inference-objective",
     "x-gateway-inference-objective",
     "x-llm-d-model-name-rewrite",

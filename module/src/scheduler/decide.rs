@@ -45,7 +45,7 @@ impl Step {
 }
 
 /// A request as the filter has read it.
-pub struct Asked<'a> {
+pub(super) struct Asked<'a> {
     /// The request.
     pub request: Request<'a>,
     /// When the worker took the request up, ns.
@@ -53,7 +53,7 @@ pub struct Asked<'a> {
 }
 
 /// A decided and booked request.
-pub struct Routed {
+pub(super) struct Routed {
     /// Names the stream record.
     pub token: Token,
     /// `ip:port`, comma separated, in the picker's order.
@@ -68,7 +68,7 @@ pub struct Routed {
 ///
 /// # Errors
 /// Why there is no destination. Nothing is booked then.
-pub fn decide(
+pub(super) fn decide(
     runtime: &Runtime,
     settings: &Settings,
     worker: &mut Worker,

@@ -47,7 +47,7 @@ enum Verdict {
 }
 
 /// One stream.
-pub struct Filter {
+pub(super) struct Filter {
     settings: Arc<Settings>,
     runtime: Arc<Runtime>,
     received_ns: u64,
@@ -58,7 +58,7 @@ pub struct Filter {
 
 impl Filter {
     /// A filter of a new stream.
-    pub fn new(settings: Arc<Settings>, runtime: Arc<Runtime>) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, runtime: Arc<Runtime>) -> Self {
         Self { settings, runtime, received_ns: 0, body: None, token: None, response: None }
     }
 

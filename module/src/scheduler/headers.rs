@@ -4,7 +4,7 @@ use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 use inlane_core::request::Headers;
 
 /// Reads headers from Envoy's memory.
-pub struct EnvoyHeaders<'a, EHF>(pub &'a EHF);
+pub(super) struct EnvoyHeaders<'a, EHF>(pub &'a EHF);
 
 impl<EHF: EnvoyHttpFilterExt> Headers for EnvoyHeaders<'_, EHF> {
     fn get(&self, name: &str) -> Option<&str> {
@@ -16,13 +16,13 @@ impl<EHF: EnvoyHttpFilterExt> Headers for EnvoyHeaders<'_, EHF> {
 }
 
 /// The value of the first of the names that is present, copied.
-pub fn copy<EHF: EnvoyHttpFilterExt>(envoy: &EHF, names: &[&str]) -> Option<String> {
+pub(super) fn copy<EHF: EnvoyHttpFilterExt>(envoy: &EHF, names: &[&str]) -> Option<String> {
     let value = names.iter().find_map(|name| envoy.get_request_header_value(name))?;
     Some(String::from_utf8_lossy(value.as_slice()).into_owned())
 }
 
 /// Removes headers that are present.
-pub fn remove<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF, names: &[&str]) {
+pub(super) fn remove<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF, names: &[&str]) {
     for name in names {
         if envoy.get_request_header_value(name).is_some() {
             envoy.remove_request_header(name);

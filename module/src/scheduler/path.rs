@@ -6,7 +6,7 @@ use inlane_text::Api;
 ///
 /// As in the reference, the query and a trailing slash are cut off and the rest must end with the
 /// API's suffix, the longest suffix winning.
-pub fn api(path: &str) -> Option<Api> {
+pub(super) fn api(path: &str) -> Option<Api> {
     let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
     if path.ends_with("chat/completions") {
         Some(Api::ChatCompletions)

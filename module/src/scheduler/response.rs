@@ -9,7 +9,7 @@ use crate::clock;
 use crate::metrics::ModelSeries;
 
 /// Watches one response. Chunks pass through untouched.
-pub struct Response {
+pub(super) struct Response {
     series: Arc<ModelSeries>,
     received_ns: u64,
     streaming: bool,
@@ -23,7 +23,7 @@ pub struct Response {
 
 impl Response {
     /// A response to a request that was received at `received_ns`.
-    pub fn new(series: Arc<ModelSeries>, received_ns: u64, streaming: bool) -> Self {
+    pub(super) fn new(series: Arc<ModelSeries>, received_ns: u64, streaming: bool) -> Self {
         Self {
             series,
             received_ns,
@@ -38,7 +38,7 @@ impl Response {
     }
 
     /// The response's headers have arrived.
-    pub fn headers<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &EHF, end_of_stream: bool) {
+    pub(super) fn headers<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &EHF, end_of_stream: bool) {
         let status = envoy.get_response_header_value(":status");
         let status = status.and_then(|s| std::str::from_utf8(s.as_slice()).ok()?.parse().ok());
         self.status = status.unwrap_or(0);
@@ -51,7 +51,11 @@ impl Response {
     }
 
     /// A piece of the response's body. Answers whether it is the first.
-    pub fn body<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, end_of_stream: bool) -> bool {
+    pub(super) fn body<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        end_of_stream: bool,
+    ) -> bool {
         let now = clock::now_ns();
         let size = envoy.get_received_response_body_size() as u64;
         let first = self.bytes == 0 && size > 0;
@@ -73,12 +77,12 @@ impl Response {
     }
 
     /// Envoy answers itself, in place of a pod or of the rest of its answer.
-    pub fn local_reply(&mut self, code: u32) {
+    pub(super) fn local_reply(&mut self, code: u32) {
         self.status = code;
     }
 
     /// The stream is over.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         self.series.ended();
         if self.status != 200 {
             self.series.error(if self.status == 0 { "Canceled" } else { "ModelServerError" });

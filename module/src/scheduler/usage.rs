@@ -15,7 +15,7 @@ const KEY: &[u8] = b"\"usage\":";
 
 /// Token counts of one request, as the engine reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
+pub(super) struct Usage {
     /// Tokens of the prompt.
     pub prompt: Option<u64>,
     /// Tokens generated.
@@ -41,7 +41,7 @@ struct Details {
 
 /// Finds the last usage object of a response.
 #[derive(Debug, Default)]
-pub struct UsageTracker {
+pub(super) struct UsageTracker {
     usage: Usage,
     found: bool,
     carry: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct UsageTracker {
 
 impl UsageTracker {
     /// The next piece of the response.
-    pub fn chunk(&mut self, chunk: &[u8]) {
+    pub(super) fn chunk(&mut self, chunk: &[u8]) {
         if self.carry.is_empty() {
             self.search(chunk);
             return;
@@ -66,7 +66,7 @@ impl UsageTracker {
     }
 
     /// What was reported, if anything was.
-    pub fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<Usage> {
         self.found.then_some(self.usage)
     }
 
