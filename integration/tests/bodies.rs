@@ -1,4 +1,5 @@
 //! Bodies of every size and framing, and clients that go away.
+#![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
 //! What clients get when no decision can be made. Each row of `docs/operations.md` is a test here.
+#![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::time::Duration;
 

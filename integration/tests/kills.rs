@@ -1,4 +1,5 @@
 //! Either side may die, pods come and go, and no request fails for it.
+#![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::time::Duration;
 

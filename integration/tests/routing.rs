@@ -1,4 +1,5 @@
 //! Requests go where the scores say, in a real Envoy.
+#![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The case runner: acceptance cases in JSON, run against the production code.
 //!
-//! A file holds cases of several kinds (see [`schema`]): single plugins, whole configurations,
+//! A file holds cases of several kinds (see `schema`): single plugins, whole configurations,
 //! decisions, and sequences of calls on shared plugin state. Everything goes through the code that
 //! a proxy runs: the plugin registry, configuration loading, plans, producers, decisions, effects.
 //! Only the ledger is a small one in memory, and what the owner thread of a prefix index would do
