@@ -1,7 +1,7 @@
 //! The `pods` cluster: the pool's endpoints as hosts of Envoy, without EDS.
 //!
 //! The main thread adds and removes hosts as the topology says. For each attempt of a stream Envoy
-//! asks [`balancer`] for a host; the stream's record knows the order that the decision gave. Outlier
+//! asks `balancer` for a host; the stream's record knows the order that the decision gave. Outlier
 //! detection, connection pools, circuit breaking and per-host statistics are Envoy's own.
 
 mod balancer;
