@@ -106,13 +106,13 @@ fn a_hot_configuration_is_switched_under_load() {
             .unwrap();
         let second = generation(lab);
         // A bad one is refused, and the last good one stays.
-        lab.write_config("kind: EndpointPickerConfig\nplugins: [{type: no-such-plugin}]\n")
-            .unwrap();
+        let bad = config::profile(&[("no-such-plugin", 0), ("random-picker", 0)]);
+        lab.write_config(&bad).unwrap();
         let control = inlane_cli::lab::Client::new(lab.control_port);
         lab.wait_until("the refusal", Duration::from_secs(5), || {
             control.get("/readyz").is_ok_and(|page| page.text().contains("no-such-plugin"))
         })
-        .unwrap();
+        .unwrap_or_else(|e| panic!("{}\n{e}", control.get("/readyz").unwrap().text()));
         assert_eq!(generation(lab), second);
     });
     outcome.assert_all_served();

@@ -115,7 +115,9 @@ impl Settings {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let settings: Self = serde_yaml::from_str(text).map_err(|e| format!("settings: {e}"))?;
+        let document = serde_yaml::Deserializer::from_str(text);
+        let settings: Self = serde_path_to_error::deserialize(document)
+            .map_err(|e| format!("settings: {}: {}", e.path(), e.inner()))?;
         if settings.max_body_bytes == 0 {
             return Err("settings: maxBodyBytes: must be positive".into());
         }
