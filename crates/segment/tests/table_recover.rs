@@ -350,7 +350,7 @@ proptest! {
         reader.longest_prefix_exact(&chain, &mut out);
         reader.longest_prefix(&chain, &mut out);
 
-        let mut writer = TableWriter::recover(words.clone()).unwrap();
+        let mut writer = TableWriter::recover(words).unwrap();
         let mut model = Model::new(6);
         for slot in 0..SLOTS as u16 {
             writer.clear_slot(slot);

@@ -13,7 +13,7 @@ use inlane_segment::words::HeapWords;
 use table_support::Rng;
 
 const SLOTS: usize = 640;
-const LONG: Duration = if cfg!(miri) { Duration::from_millis(200) } else { Duration::from_secs(1) };
+const LONG: Duration = Duration::from_secs(1);
 /// Chains of this many blocks.
 const LENGTH: u64 = 24;
 /// So few chains and entries that entries, records and nodes are recycled all the time.
@@ -35,6 +35,7 @@ fn chain(number: u64) -> Vec<u64> {
 const STEADY: u64 = 10;
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow under Miri; loom explores the same races")]
 fn who_stays_is_found() {
     let spec = TableSpec { slots: SLOTS, blocks: 1_000, pages: 400, default_capacity: 34 };
     let (stats, lookups, short) = run(&spec);
@@ -45,11 +46,12 @@ fn who_stays_is_found() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow under Miri; loom explores the same races")]
 fn a_table_at_its_budget_is_never_wrong() {
-    let spec = TableSpec { slots: SLOTS, blocks: 800, pages: 60, default_capacity: 34 };
+    let spec = TableSpec { slots: SLOTS, blocks: 800, pages: 20, default_capacity: 34 };
     let (stats, lookups, _) = run(&spec);
     assert!(lookups > 0);
-    assert!(cfg!(miri) || stats.given_up > 0, "the budget was never reached");
+    assert!(stats.given_up > 0, "the budget was never reached");
 }
 
 /// Writes for a while beside two readers that check every answer. Returns what the writer did, and of
@@ -94,7 +96,7 @@ fn run(spec: &TableSpec) -> (TableStats, u64, u64) {
         }
         let (start, mut rng) = (Instant::now(), Rng(99));
         while start.elapsed() < LONG {
-            for _ in 0..if cfg!(miri) { 1 } else { 50 } {
+            for _ in 0..50 {
                 let number = 1 + rng.below(CHAINS as usize - 1) as u64;
                 let slot = rng.below(SLOTS / KINDS as usize) as u64 * KINDS + number % KINDS;
                 let steady = slot.is_multiple_of(KINDS) && slot < STEADY * KINDS;

@@ -249,6 +249,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 4 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
         /// Cells never overlap, freed cells come back, and claiming what is live in a second
         /// arena gives one that behaves the same.
         #[test]
