@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use inlane_core::cycle::Scratch;
 use inlane_core::effect::TokenRelease;
+use inlane_core::endpoint::EndpointIx;
 use inlane_core::rng::Rng;
 use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
 use prometheus::IntCounter;
@@ -171,6 +172,11 @@ impl Worker {
 }
 
 impl Worker {
+    /// The endpoint of a stream's present attempt.
+    pub(crate) fn current(&mut self, token: Token) -> Option<EndpointIx> {
+        self.records.get_mut(token)?.current
+    }
+
     /// The first byte of a stream's response has arrived: its prompt has been processed.
     pub fn first_byte(&mut self, token: Token) {
         let Some(record) = self.records.get_mut(token) else { return };

@@ -507,7 +507,11 @@ impl Families {
         namespace: &str,
         port: &str,
     ) -> [IntCounter; 2] {
-        let labels = [status, target_model, endpoint, namespace, port];
+        let model = {
+            let mut names = self.names.lock();
+            Names::bounded(&mut names.models, target_model, MAX_MODELS)
+        };
+        let labels = [status, &model, endpoint, namespace, port];
         [
             self.attempts.with_label_values(&labels),
             self.attempts_deprecated.with_label_values(&labels),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use inlane_core::decision::ScheduleError;
+use inlane_core::plugin::Refusal;
 
 /// A complete answer: status, body and the reason header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,22 @@ impl Answer {
     /// 400: the body or what it asks for is wrong.
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self { status: 400, code: "BadRequest", message: message.into(), reason: None }
+    }
+
+    /// A plugin's own verdict.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let code = match refusal.status {
+            400 => "BadRequest",
+            401 => "Unauthorized",
+            403 => "Forbidden",
+            404 => "NotFound",
+            412 => "PreconditionFailed",
+            429 => "ResourceExhausted",
+            503 => "ServiceUnavailable",
+            _ => "Internal",
+        };
+        let (status, message) = (u32::from(refusal.status), refusal.message.clone().into());
+        Self { status, code, message, reason: None }
     }
 
     /// 404: a path that the pool does not serve.
@@ -91,25 +108,12 @@ impl Answer {
 
 impl From<&ScheduleError> for Answer {
     fn from(error: &ScheduleError) -> Self {
-        match error {
-            ScheduleError::NoEndpoints => Self {
-                status: 503,
-                code: "ServiceUnavailable",
-                message: error.to_string().into(),
-                reason: Some("rejected-no-endpoints"),
-            },
-            ScheduleError::Filtered { .. } => Self {
-                status: 429,
-                code: "ResourceExhausted",
-                message: error.to_string().into(),
-                reason: Some("rejected-saturated"),
-            },
-            _ => Self {
-                status: 429,
-                code: "ResourceExhausted",
-                message: error.to_string().into(),
-                reason: None,
-            },
+        let http = error.http();
+        Self {
+            status: u32::from(http.status),
+            code: http.code,
+            message: error.to_string().into(),
+            reason: http.drop_reason,
         }
     }
 }

@@ -12,7 +12,7 @@ use inlane_core::cycle::Scratch;
 use inlane_core::decision::ScheduleError;
 use inlane_core::effect::{Effect, TokenRelease};
 use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::LoadSource;
+use inlane_core::plugin::{LoadSource, Refusal, RequestFacts};
 use inlane_core::request::Request;
 use inlane_segment::{Claim, ClaimError, Observed};
 
@@ -54,6 +54,8 @@ pub(super) struct Asked<'a> {
 
 /// A decided and booked request.
 pub(super) struct Routed {
+    /// Where the first attempt goes.
+    pub(super) endpoint: EndpointIx,
     /// Names the stream record.
     pub token: Token,
     /// `ip:port`, comma separated, in the picker's order.
@@ -64,84 +66,96 @@ pub(super) struct Routed {
     pub headers: Vec<(String, Option<String>)>,
 }
 
+/// Why a request has no destination.
+pub(crate) enum NoRoute {
+    /// The schedule has none for it.
+    Schedule(ScheduleError),
+    /// A plugin refused it.
+    Refused(Refusal),
+}
+
+impl From<ScheduleError> for NoRoute {
+    fn from(error: ScheduleError) -> Self {
+        Self::Schedule(error)
+    }
+}
+
+/// What decisions are made with.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) settings: &'a Settings,
+    pub(super) served: &'a Arc<Served>,
+    pub(super) serving: &'a Serving,
+}
+
 /// Decides and books.
 ///
 /// # Errors
 /// Why there is no destination. Nothing is booked then.
 pub(super) fn decide(
-    runtime: &Runtime,
-    settings: &Settings,
+    ground: Ground<'_>,
     worker: &mut Worker,
-    served: &Arc<Served>,
-    serving: &Serving,
     asked: &Asked<'_>,
-) -> Result<Routed, ScheduleError> {
-    let mut scratch = worker.take_scratch(served, serving);
-    let outcome = run(runtime, settings, worker, served, serving, asked, &mut scratch);
+) -> Result<Routed, NoRoute> {
+    let mut scratch = worker.take_scratch(ground.served, ground.serving);
+    let outcome = run(ground, worker, asked, &mut scratch);
     worker.put_scratch(scratch);
     outcome
 }
 
 fn run(
-    runtime: &Runtime,
-    settings: &Settings,
+    ground: Ground<'_>,
     worker: &mut Worker,
-    served: &Arc<Served>,
-    serving: &Serving,
     asked: &Asked<'_>,
     scratch: &mut Scratch,
-) -> Result<Routed, ScheduleError> {
+) -> Result<Routed, NoRoute> {
+    let Ground { runtime, settings, serving, .. } = ground;
     let plan = &serving.plan;
     let start_ns = clock::now_ns();
     let now_ms = start_ns / 1_000_000;
-    let request = &asked.request;
 
     plan.begin(scratch);
+    let mut facts = RequestFacts::default();
+    plan.pre_call(&asked.request, &mut facts, &mut scratch.failures).map_err(NoRoute::Refused)?;
+    let request = Request {
+        priority: facts.priority.unwrap_or(asked.request.priority),
+        fairness_id: facts.fairness_id.as_deref().unwrap_or(asked.request.fairness_id),
+        ..asked.request
+    };
     let stale_ms = settings.metrics_stale_after.as_millis() as u64;
     serving.fill_metrics(&mut scratch.columns.metrics, now_ms, stale_ms);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
         Step::LoadOnly
     } else {
-        plan.produce(request, None, serving, now_ms, scratch);
+        plan.produce(&request, None, serving, now_ms, scratch);
         Step::Full
     };
 
     let seed = worker.seed();
     let mut conflicts = 0;
     let outcome = loop {
-        let target = match plan.decide(request, now_ms, seed, scratch) {
+        let target = match plan.decide(&request, now_ms, seed, scratch) {
             Ok(target) => target,
             Err(error) => break Err(error),
         };
         match book(serving, scratch, target, conflicts < CONFLICTS) {
             Ok(claims) => break Ok((target, claims)),
-            Err(ClaimError::Conflict(_)) => {
+            Err(_) => {
                 conflicts += 1;
                 refresh_load(serving, scratch);
             }
-            // The endpoint has left since, or its cell is full: it cannot be booked by anybody.
-            Err(_) => break Err(ScheduleError::NoEndpoints),
         }
     };
     let duration_ns = clock::now_ns().saturating_sub(start_ns);
-    runtime.metrics.conflicts.inc_by(u64::from(conflicts));
-    runtime.metrics.scheduler.observe(duration_ns as f64 * 1e-9);
-    runtime.metrics.decision.observe(duration_ns as f64 * 1e-9);
-    for (plugin, _) in scratch.failures.recent() {
-        let name = plan.plugin_name(*plugin);
-        runtime.metrics.plugin_failures.with_label_values(&[name]).inc();
-    }
-
-    let routed = match outcome {
-        Ok((target, claims)) => {
-            runtime.metrics.step(step).inc();
-            plan.apply_records(request, now_ms, seed, scratch);
-            worker.count_attempt(runtime, request.target_model, &serving.endpoints()[target]);
-            Ok(file(worker, served, serving, scratch, target, claims))
-        }
-        Err(error) => Err(error),
-    };
-    log(runtime, worker, served, serving, scratch, request, |entry| {
+    count(runtime, serving, scratch, conflicts, duration_ns);
+    let routed = outcome.map(|(target, claims)| {
+        runtime.metrics.step(step).inc();
+        plan.apply_records(&request, now_ms, seed, scratch);
+        worker.count_attempt(runtime, request.target_model, &serving.endpoints()[target]);
+        file(worker, ground, scratch, target, claims)
+    });
+    log(ground, worker, scratch, &request, |entry| {
         entry.duration_ns = duration_ns;
         entry.step = step.as_str();
         entry.conflicts = conflicts;
@@ -151,7 +165,25 @@ fn run(
             let _ = write!(entry.error, "{error}");
         }
     });
-    routed
+    Ok(routed?)
+}
+
+/// Counts a decision that was made, well or not.
+fn count(
+    runtime: &Runtime,
+    serving: &Serving,
+    scratch: &Scratch,
+    conflicts: u32,
+    duration_ns: u64,
+) {
+    let metrics = &runtime.metrics;
+    metrics.conflicts.inc_by(u64::from(conflicts));
+    metrics.scheduler.observe(duration_ns as f64 * 1e-9);
+    metrics.decision.observe(duration_ns as f64 * 1e-9);
+    for (plugin, _) in scratch.failures.recent() {
+        let name = serving.plan.plugin_name(*plugin);
+        metrics.plugin_failures.with_label_values(&[name]).inc();
+    }
 }
 
 fn over_budget(started_ns: u64, now_ns: u64, budget: Duration) -> bool {
@@ -160,19 +192,24 @@ fn over_budget(started_ns: u64, now_ns: u64, budget: Duration) -> bool {
 
 /// The bookings of a decision: the destination's, and those of other legs.
 struct Claims {
-    primary: Claim,
+    primary: Option<Claim>,
+    tokens: u32,
     release: TokenRelease,
     others: Vec<Claim>,
 }
 
+/// The booking conflicted: somebody else was faster.
+struct Conflict;
+
 /// Books the decision's targets. With `strict` the destination's word must still be the one that
-/// was scored; nothing stays booked on an error.
+/// was scored. An endpoint whose cell cannot take a booking at all (its slot has just changed
+/// hands, or is full) is used without one: that is a matter of accounting, not of service.
 fn book(
     serving: &Serving,
     scratch: &Scratch,
     target: EndpointIx,
     strict: bool,
-) -> Result<Claims, ClaimError> {
+) -> Result<Claims, Conflict> {
     let asked = |endpoint: EndpointIx| {
         scratch.effects.iter().find_map(|effect| match effect {
             Effect::Claim { endpoint: at, tokens, release, .. } if *at == endpoint => {
@@ -184,18 +221,21 @@ fn book(
     let (tokens, release) = asked(target).unwrap_or((0, TokenRelease::End));
     let scored = scratch.columns.get(Col::<InFlight>::at(0)).get(target as usize);
     let scored = scored.copied().flatten().filter(|_| strict);
-    let primary = claim(serving, target, tokens, scored.map(|load| load.word))?;
+    let primary = match claim(serving, target, tokens, scored.map(|load| load.word)) {
+        Ok(claim) => Some(claim),
+        Err(ClaimError::Conflict(_)) if strict => return Err(Conflict),
+        Err(_) => None,
+    };
     let mut others = Vec::new();
     for effect in &scratch.effects {
         if let Effect::Claim { endpoint, tokens, .. } = effect
             && *endpoint != target
         {
-            // A leg that cannot be booked is no reason to fail the request: it is only counted less.
             let tokens = u32::try_from(*tokens).unwrap_or(u32::MAX);
             others.extend(claim(serving, *endpoint, tokens, None).ok());
         }
     }
-    Ok(Claims { primary, release, others })
+    Ok(Claims { primary, tokens, release, others })
 }
 
 /// Books one endpoint: against the word that was scored, or whatever it is.
@@ -228,13 +268,12 @@ fn refresh_load(serving: &Serving, scratch: &mut Scratch) {
 /// Files the stream record.
 fn file(
     worker: &mut Worker,
-    served: &Arc<Served>,
-    serving: &Serving,
+    ground: Ground<'_>,
     scratch: &Scratch,
     target: EndpointIx,
     claims: Claims,
 ) -> Routed {
-    let endpoints = serving.endpoints();
+    let endpoints = ground.serving.endpoints();
     let run = scratch.decision.primary_run();
     let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
     let join = |list: &[EndpointIx]| {
@@ -255,29 +294,28 @@ fn file(
     });
     let headers = headers.collect();
     let token = worker.records.insert(Record {
-        served: Arc::clone(served),
+        served: Arc::clone(ground.served),
         tried: 0,
         attempts: 0,
-        tokens: claims.primary.tokens(),
-        claim: Some(claims.primary),
+        tokens: claims.tokens,
+        claim: claims.primary,
         release: claims.release,
         more_claims: claims.others,
         current: Some(target),
         ranking,
     });
-    Routed { token, destination, ranking: ranking_text, headers }
+    Routed { endpoint: target, token, destination, ranking: ranking_text, headers }
 }
 
 /// Files the decision in the log, by swapping it with the log's oldest.
 fn log(
-    runtime: &Runtime,
+    ground: Ground<'_>,
     worker: &Worker,
-    served: &Arc<Served>,
-    serving: &Serving,
     scratch: &mut Scratch,
     request: &Request<'_>,
     fill: impl FnOnce(&mut crate::record::Entry),
 ) {
+    let Ground { runtime, served, serving, .. } = ground;
     let scorers: usize = scratch.decision.profiles.iter().map(|run| run.scores.len() + 3).sum();
     let limit = runtime.log.limit(serving.endpoints().len() * scorers * size_of::<f64>());
     worker.ring.file(limit, |entry| {

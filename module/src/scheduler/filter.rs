@@ -10,14 +10,15 @@ use inlane_core::decision::ScheduleError;
 use inlane_core::request::{Headers, Request};
 use inlane_core::snapshot::FailureMode;
 use inlane_text::ScanError;
+use prometheus::IntCounter;
 
 use super::answer::Answer;
 use super::body::BodyReader;
 use super::control_headers::{CONTROL, DESTINATION, DROP_REASON, STEERING, STREAM_TOKEN};
-use super::decide::{Asked, Routed, decide};
+use super::decide::{Asked, Ground, NoRoute, Routed, decide};
 use super::headers::{EnvoyHeaders, copy, remove};
 use super::path;
-use super::response::Response;
+use super::response::{Hooks, Response};
 use crate::clock;
 use crate::metrics::ModelLabels;
 use crate::runtime::{Runtime, Served};
@@ -174,9 +175,9 @@ impl Filter {
             streaming: summary.stream,
         };
         let (runtime, settings) = (&self.runtime, &self.settings);
+        let ground = Ground { runtime, settings, served, serving };
         let decided = worker::with(runtime, |worker| {
-            let asked = Asked { request, started_ns };
-            let routed = decide(runtime, settings, worker, served, serving, &asked)?;
+            let routed = decide(ground, worker, &Asked { request, started_ns })?;
             let labels = ModelLabels {
                 model: request.model.to_owned(),
                 target_model: request.target_model.to_owned(),
@@ -190,16 +191,29 @@ impl Filter {
                 self.token = Some(routed.token);
                 series.routed();
                 series.request_size.observe(summary.bytes as f64);
-                self.response = Some(Response::new(series, self.received_ns, summary.stream));
+                let hooks = Hooks::new(runtime, served, routed.endpoint, &id);
+                let response = Response::new(series, self.received_ns, summary.stream);
+                self.response = Some(response.with_hooks(hooks));
                 Ok(routed)
             }
-            Some(Err(error @ ScheduleError::NoEndpoints)) => {
-                Err(Undecided::Failure(Answer::from(&error)))
+            Some(Err(NoRoute::Refused(refusal))) => {
+                Err(Undecided::Answer(Answer::refused(&refusal)))
             }
-            Some(Err(error @ ScheduleError::Filtered { .. })) => {
-                Err(Undecided::Failure(Answer::from(&error)))
+            Some(Err(NoRoute::Schedule(error))) => {
+                let target_model = request.target_model;
+                runtime
+                    .metrics
+                    .attempts("failure", target_model, "", "", "")
+                    .iter()
+                    .for_each(IntCounter::inc);
+                let answer = Answer::from(&error);
+                Err(match error {
+                    ScheduleError::NoEndpoints | ScheduleError::Filtered { .. } => {
+                        Undecided::Failure(answer)
+                    }
+                    _ => Undecided::Answer(answer),
+                })
             }
-            Some(Err(error)) => Err(Undecided::Answer(Answer::from(&error))),
             None => Err(Undecided::Failure(Answer::panicked())),
         }
     }
@@ -286,6 +300,7 @@ impl Filter {
 
     /// The request without a body, or for another path: goes on without a decision.
     fn pass<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
+        self.forget_control_headers(envoy);
         match self.settings.other_paths {
             OtherPaths::Pass => Verdict::Go,
             OtherPaths::Refuse => self.answer(envoy, &Answer::unknown_path()),
@@ -384,6 +399,12 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
             body.let_go();
         }
         if let Some(response) = &mut self.response {
+            if response.has_hooks()
+                && let Some(token) = self.token
+                && let Some(endpoint) = worker::with(&self.runtime, |w| w.current(token)).flatten()
+            {
+                response.served_by(endpoint);
+            }
             response.headers(envoy, end_of_stream);
         }
         ResponseHeadersStatus::Continue

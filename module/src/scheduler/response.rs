@@ -4,9 +4,65 @@ use std::sync::Arc;
 
 use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 
+use inlane_core::cycle::Failures;
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::plan::Plan;
+use inlane_core::plugin::Responding;
+
 use super::usage::UsageTracker;
 use crate::clock;
 use crate::metrics::ModelSeries;
+use crate::runtime::{Runtime, Served};
+
+/// What the hooks of plugins need to know of a response.
+pub(super) struct Hooks {
+    runtime: Arc<Runtime>,
+    served: Arc<Served>,
+    endpoint: EndpointIx,
+    request_id: String,
+}
+
+impl Hooks {
+    /// Hooks of a decided stream; `None` when no plugin has any.
+    pub(super) fn new(
+        runtime: &Arc<Runtime>,
+        served: &Arc<Served>,
+        endpoint: EndpointIx,
+        request_id: &str,
+    ) -> Option<Self> {
+        let config = served.serving()?.plan.config();
+        (!config.after_response.is_empty()).then(|| Self {
+            runtime: Arc::clone(runtime),
+            served: Arc::clone(served),
+            endpoint,
+            request_id: request_id.to_owned(),
+        })
+    }
+
+    /// Calls `run` with the plan and what is known of the response; counts plugins that fail.
+    fn call(&self, response: &Response, run: impl FnOnce(&Plan, &Responding<'_>, &mut Failures)) {
+        let Some(serving) = self.served.serving() else { return };
+        let usage = response.usage.usage().unwrap_or_default();
+        let since = |ns: u64| ns.saturating_sub(response.received_ns) / 1_000_000;
+        let end_ns = if response.ended_ns > 0 { response.ended_ns } else { clock::now_ns() };
+        let facts = Responding {
+            request_id: &self.request_id,
+            endpoint: serving.endpoints().get(self.endpoint),
+            status: u16::try_from(response.status).unwrap_or(0),
+            first_byte_ms: (response.bytes > 0).then(|| since(response.first_byte_ns)),
+            total_ms: since(end_ns),
+            prompt_tokens: usage.prompt,
+            completion_tokens: usage.completion,
+            cached_tokens: usage.cached,
+        };
+        let mut failures = Failures::default();
+        run(&serving.plan, &facts, &mut failures);
+        for (plugin, _) in failures.recent() {
+            let name = serving.plan.plugin_name(*plugin);
+            self.runtime.metrics.plugin_failures.with_label_values(&[name]).inc();
+        }
+    }
+}
 
 /// Watches one response. Chunks pass through untouched.
 pub(super) struct Response {
@@ -19,6 +75,7 @@ pub(super) struct Response {
     last_chunk_ns: u64,
     ended_ns: u64,
     usage: UsageTracker,
+    hooks: Option<Hooks>,
 }
 
 impl Response {
@@ -34,11 +91,33 @@ impl Response {
             last_chunk_ns: 0,
             ended_ns: 0,
             usage: UsageTracker::default(),
+            hooks: None,
+        }
+    }
+
+    /// The same, with the hooks of plugins.
+    pub(super) fn with_hooks(self, hooks: Option<Hooks>) -> Self {
+        Self { hooks, ..self }
+    }
+
+    /// Whether plugins have hooks here, which want to know the endpoint that served.
+    pub(super) fn has_hooks(&self) -> bool {
+        self.hooks.is_some()
+    }
+
+    /// A retry was served by another endpoint than the first.
+    pub(super) fn served_by(&mut self, endpoint: EndpointIx) {
+        if let Some(hooks) = &mut self.hooks {
+            hooks.endpoint = endpoint;
         }
     }
 
     /// The response's headers have arrived.
-    pub(super) fn headers<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &EHF, end_of_stream: bool) {
+    pub(super) fn headers<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        end_of_stream: bool,
+    ) {
         let status = envoy.get_response_header_value(":status");
         let status = status.and_then(|s| std::str::from_utf8(s.as_slice()).ok()?.parse().ok());
         self.status = status.unwrap_or(0);
@@ -47,6 +126,15 @@ impl Response {
             kind.is_some_and(|kind| kind.as_slice().starts_with(b"text/event-stream"));
         if end_of_stream {
             self.ended_ns = clock::now_ns();
+        }
+        if let Some(hooks) = &self.hooks {
+            let mut headers = Vec::new();
+            hooks.call(self, |plan, facts, failures| {
+                plan.response_headers(facts, &mut headers, failures);
+            });
+            for (name, value) in headers {
+                envoy.set_response_header(&name, value.as_bytes());
+            }
         }
     }
 
@@ -84,8 +172,12 @@ impl Response {
     /// The stream is over.
     pub(super) fn end(self) {
         self.series.ended();
-        if self.status != 200 {
-            self.series.error(if self.status == 0 { "Canceled" } else { "ModelServerError" });
+        if let Some(hooks) = &self.hooks {
+            hooks.call(&self, |plan, facts, failures| plan.complete(facts, failures));
+        }
+        // No status at all: the client left before there was one, which is nobody's error.
+        if ![0, 200].contains(&self.status) {
+            self.series.error("ModelServerError");
         }
         if self.bytes > 0 {
             let ttft = seconds(self.received_ns, self.first_byte_ns);

@@ -68,7 +68,7 @@ fn spread(id: &str) -> u64 {
 
 fn one(client: &Client, id: &str, stream: bool, outcome: &Mutex<Outcome>) {
     let body = serde_json::json!({
-        "model": "random", "max_tokens": 12, "stream": stream,
+        "model": "random", "max_tokens": if stream { 48 } else { 12 }, "stream": stream,
         "prompt": format!("{:016x}: tell me how you are, and then tell me again", spread(id)),
     });
     let headers = [("x-request-id", id)];

@@ -217,6 +217,20 @@ impl Lab {
     /// # Errors
     /// A control plane that does not start.
     pub fn start_control(&mut self) -> io::Result<()> {
+        let mut process = self.spawn_control()?;
+        let port = self.control_port;
+        process.wait_for("the control plane", Duration::from_secs(10), || {
+            Client::new(port).get("/readyz").is_ok_and(|answer| answer.status == 200)
+        })?;
+        self.control = Some(process);
+        Ok(())
+    }
+
+    /// Starts a control plane and gives it to the caller, who need not let it live.
+    ///
+    /// # Errors
+    /// File errors, a program that cannot be started.
+    pub fn spawn_control(&self) -> io::Result<Process> {
         self.write_config(&self.plan.config)?;
         let listen = format!("127.0.0.1:{}", self.control_port);
         let (segment, config) = (self.segment_dir.clone(), self.config_file());
@@ -232,13 +246,7 @@ impl Lab {
             &listen,
         ];
         args.extend(self.plan.control_args.iter().map(String::as_str));
-        let mut process = Process::spawn(&self.binaries.control, &args, &[], &self.log("control"))?;
-        let port = self.control_port;
-        process.wait_for("the control plane", Duration::from_secs(10), || {
-            Client::new(port).get("/readyz").is_ok_and(|answer| answer.status == 200)
-        })?;
-        self.control = Some(process);
-        Ok(())
+        Process::spawn(&self.binaries.control, &args, &[], &self.log("control"))
     }
 
     /// Starts Envoy and waits until it accepts connections.
@@ -246,17 +254,11 @@ impl Lab {
     /// # Errors
     /// An Envoy that does not start.
     pub fn start_envoy(&mut self) -> io::Result<()> {
-        let bootstrap = self.dir.join("envoy.yaml");
-        fs::write(&bootstrap, self.plan.bootstrap.render(self)?)?;
-        let (path, concurrency) = (bootstrap.to_string_lossy(), self.plan.concurrency.to_string());
+        let concurrency = self.plan.concurrency.to_string();
         let args = [
-            "-c",
-            &path,
             "--concurrency",
             &concurrency,
             "--use-dynamic-base-id",
-            "--log-level",
-            "warning",
             "--component-log-level",
             "dynamic_modules:info",
             "--drain-time-s",
@@ -264,15 +266,32 @@ impl Lab {
             "--parent-shutdown-time-s",
             "2",
         ];
-        let modules = self.binaries.modules.to_string_lossy();
-        let env = [("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", modules.as_ref())];
-        let mut process = Process::spawn(&self.binaries.envoy, &args, &env, &self.log("envoy"))?;
+        let mut process = self.spawn_envoy(&args, "envoy")?;
         let port = self.envoy_admin_port;
         process.wait_for("Envoy", Duration::from_secs(20), || {
             Client::new(port).get("/ready").is_ok_and(|answer| answer.status == 200)
         })?;
         self.envoy = Some(process);
         Ok(())
+    }
+
+    /// Starts an Envoy that only checks its configuration (`--mode validate`); its log is that of
+    /// the part `validate`.
+    ///
+    /// # Errors
+    /// File errors, a program that cannot be started.
+    pub fn spawn_validation(&self) -> io::Result<Process> {
+        self.spawn_envoy(&["--mode", "validate"], "validate")
+    }
+
+    fn spawn_envoy(&self, args: &[&str], log: &str) -> io::Result<Process> {
+        let bootstrap = self.dir.join("envoy.yaml");
+        fs::write(&bootstrap, self.plan.bootstrap.render(self)?)?;
+        let path = bootstrap.to_string_lossy();
+        let args = [&["-c", &path, "--log-level", "warning"], args].concat();
+        let modules = self.binaries.modules.to_string_lossy();
+        let env = [("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", modules.as_ref())];
+        Process::spawn(&self.binaries.envoy, &args, &env, &self.log(log))
     }
 
     /// Waits until the module serves the pool with all of [`Lab::pods`].

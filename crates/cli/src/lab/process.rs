@@ -73,6 +73,25 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until the process has ended by itself. Answers whether it says that it succeeded.
+    ///
+    /// # Errors
+    /// A process that goes on, with the end of its log.
+    pub fn wait_for_end(&mut self, limit: Duration) -> io::Result<bool> {
+        let start = Instant::now();
+        while let Some(child) = &mut self.child {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status.success());
+            }
+            if start.elapsed() > limit {
+                let log = tail(&self.log, 20);
+                return Err(io::Error::other(format!("did not end in {limit:?}:\n{log}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(false)
+    }
+
     /// Kills the process, as `kill -9` does, and waits for its end.
     pub fn kill(mut self) {
         self.end();
