@@ -4,7 +4,11 @@
 //! every ledger cell is zero and that as many claims were released as were taken.
 
 pub mod config;
+pub mod exposition;
+pub mod front;
 pub mod load;
+pub mod ordinary;
+pub mod pods;
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
