@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# All benchmarks, one table at the end; raw output under bench/results/<date>-<host>/.
+#
+#   scripts/bench.sh [micro counted macro]      default: all
+#   ROUNDS=3 SECONDS_PER_CELL=3                 how long the macro benchmark measures
+#
+# Nothing else should run meanwhile: load generator, pods and proxies share the cores. The macro
+# rows say how busy the machine was. A whole run takes about fifteen minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+CARGO="${CARGO:-cargo}"
+
+model=$(awk -F': *' '/^model name/ { print tolower($2); exit }' /proc/cpuinfo | tr -cs 'a-z0-9\n' '-')
+out="bench/results/$(date -u +%Y-%m-%dT%H%MZ)-$(nproc)x${model:-$(uname -m)}"
+out="${out%-}"
+mkdir -p "$out"
+{
+  printf 'commit   %s\n' "$(git describe --always --dirty 2>/dev/null || echo unknown)"
+  printf 'kernel   %s\n' "$(uname -sr)"
+  printf 'cpu      %s x %s\n' "$(nproc)" "$(awk -F': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
+  printf 'memory   %s\n' "$(awk '/^MemTotal/ { print $2, $3 }' /proc/meminfo)"
+  printf 'load     %s\n' "$(cut -d' ' -f1-3 /proc/loadavg)"
+  printf 'rustc    %s\n' "$(rustc --version)"
+} | tee "$out/host.txt"
+
+micro() { "$CARGO" bench --quiet --locked -p inlane-bench --bench micro | tee "$out/micro.txt"; }
+
+counted() { target/release/inlane-bench-counted --tsv "$out/counted.tsv" | tee "$out/counted.txt"; }
+
+macro() {
+  target/release/inlane-bench-macro --rounds "${ROUNDS:-3}" --seconds "${SECONDS_PER_CELL:-3}" \
+    --out "$out" >/dev/null
+}
+
+"$CARGO" build --quiet --release --locked \
+  -p inlane-module -p inlane-control -p inlane-bench
+
+[ $# -gt 0 ] || set -- macro micro counted
+for part in "$@"; do
+  printf '\n== %s\n' "$part"
+  "$part"
+done
+
+printf '\n== results: %s\n' "$out"
+for file in counted.txt macro.txt; do
+  if [ -f "$out/$file" ]; then printf '\n'; cat "$out/$file"; fi
+done
