@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use inlane_core::cycle::Scratch;
 use inlane_core::effect::TokenRelease;
-use inlane_core::endpoint::EndpointIx;
+use inlane_core::endpoint::{EndpointIx, EndpointSet};
 use inlane_core::rng::Rng;
 use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
 use prometheus::IntCounter;
@@ -22,8 +22,12 @@ use crate::stream::{Record, Records, Token};
 
 /// Scanners kept for reuse.
 const IDLE_SCANNERS: usize = 32;
-/// Handles of endpoint counters kept; past that the cache starts over.
-const ATTEMPT_SERIES: usize = 4_096;
+/// Label sets whose handles are kept.
+const SERIES: usize = 16;
+/// Target models whose counters are kept; past that the cache starts over.
+const ATTEMPT_MODELS: usize = 64;
+/// Bodies from this size on take their scanner's memory with them.
+const LARGE_BODY: u64 = 1 << 20;
 
 /// The scanner of request bodies, hashing as it goes.
 pub type BodyScanner = Scanner<BlockHasher>;
@@ -39,8 +43,10 @@ pub struct Worker {
     pub ring: Arc<Ring>,
     rng: Rng,
     scanners: Vec<BodyScanner>,
-    series: HashMap<ModelLabels, Arc<ModelSeries>>,
-    attempts: HashMap<(String, String), [IntCounter; 2]>,
+    /// Handles of the labels seen last, the latest at the end.
+    series: Vec<(ModelLabels, Arc<ModelSeries>)>,
+    /// Counters per target model and endpoint of the present epoch.
+    attempts: HashMap<String, Vec<Option<[IntCounter; 2]>>>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -87,7 +93,7 @@ impl Worker {
             ring: runtime.log.ring(),
             rng: Rng::new(seed),
             scanners: Vec::new(),
-            series: HashMap::new(),
+            series: Vec::new(),
             attempts: HashMap::new(),
         }
     }
@@ -102,14 +108,16 @@ impl Worker {
     pub fn take_scratch(&mut self, served: &Served, serving: &Serving) -> Scratch {
         match self.scratch.take() {
             Some(scratch) if self.epoch == served.epoch => scratch,
-            Some(mut scratch) => {
-                serving.plan.begin(&mut scratch);
+            stale => {
                 self.epoch = served.epoch;
-                scratch
-            }
-            None => {
-                self.epoch = served.epoch;
-                Scratch::new(&serving.plan)
+                self.attempts.clear();
+                match stale {
+                    Some(mut scratch) => {
+                        serving.plan.begin(&mut scratch);
+                        scratch
+                    }
+                    None => Scratch::new(&serving.plan),
+                }
             }
         }
     }
@@ -132,42 +140,75 @@ impl Worker {
 
     /// Gives a scanner back.
     pub fn put_scanner(&mut self, scanner: BodyScanner) {
-        if self.scanners.len() < IDLE_SCANNERS {
+        if self.scanners.len() < IDLE_SCANNERS && scanner.summary().bytes < LARGE_BODY {
             self.scanners.push(scanner);
         }
     }
 
-    /// The metric handles of a request's labels.
-    pub fn series(&mut self, runtime: &Runtime, labels: ModelLabels) -> Arc<ModelSeries> {
-        if let Some(series) = self.series.get(&labels) {
-            return Arc::clone(series);
+    /// The metric handles of a request's labels. Those of the last few label sets are at hand.
+    pub fn series(&mut self, runtime: &Runtime, labels: Labels<'_>) -> Arc<ModelSeries> {
+        if let Some(at) = self.series.iter().rposition(|(known, _)| labels.are(known)) {
+            return Arc::clone(&self.series[at].1);
         }
-        // Labels come from clients: the cache is bounded like the families behind it.
-        if self.series.len() >= ATTEMPT_SERIES {
-            self.series.clear();
-        }
+        let labels = ModelLabels {
+            model: labels.model.to_owned(),
+            target_model: labels.target_model.to_owned(),
+            fairness_id: labels.fairness_id.to_owned(),
+            priority: labels.priority,
+        };
         let series = runtime.metrics.model(&labels);
-        self.series.insert(labels, Arc::clone(&series));
+        if self.series.len() >= SERIES {
+            self.series.remove(0);
+        }
+        self.series.push((labels, Arc::clone(&series)));
         series
     }
 
-    /// Counts a successful attempt on an endpoint.
+    /// Counts a successful attempt on an endpoint of the present epoch.
     pub fn count_attempt(
         &mut self,
         runtime: &Runtime,
         target_model: &str,
-        endpoint: &inlane_core::endpoint::Endpoint,
+        endpoints: &EndpointSet,
+        target: EndpointIx,
     ) {
-        let key = (target_model.to_owned(), endpoint.id.clone());
-        if self.attempts.len() >= ATTEMPT_SERIES && !self.attempts.contains_key(&key) {
-            self.attempts.clear();
+        if !self.attempts.contains_key(target_model) {
+            if self.attempts.len() >= ATTEMPT_MODELS {
+                self.attempts.clear();
+            }
+            self.attempts.insert(target_model.to_owned(), vec![None; endpoints.len()]);
         }
-        let counters = self.attempts.entry(key).or_insert_with(|| {
+        let counters = self.attempts.get_mut(target_model);
+        let Some(counters) = counters.and_then(|c| c.get_mut(target as usize)) else { return };
+        let counters = counters.get_or_insert_with(|| {
+            let endpoint = &endpoints[target];
             let port = endpoint.port.to_string();
             let (pod, namespace) = (&endpoint.pod_name, &endpoint.namespace);
             runtime.metrics.attempts("success", target_model, pod, namespace, &port)
         });
         counters.iter().for_each(IntCounter::inc);
+    }
+}
+
+/// The labels of a request, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// The model that the client named.
+    pub model: &'a str,
+    /// The model after rewriting.
+    pub target_model: &'a str,
+    /// Fairness id.
+    pub fairness_id: &'a str,
+    /// Priority.
+    pub priority: i32,
+}
+
+impl Labels<'_> {
+    fn are(&self, known: &ModelLabels) -> bool {
+        self.model == known.model
+            && self.target_model == known.target_model
+            && self.fairness_id == known.fairness_id
+            && self.priority == known.priority
     }
 }
 

@@ -11,10 +11,11 @@ use inlane_plugins::prefix::PrefixIndex;
 
 use super::Runtime;
 
-/// Pause after a pass that found something.
-const BUSY: Duration = Duration::from_micros(200);
+/// Pause after a pass that found something. Wake-ups are most of what this thread costs, and a
+/// prefix that is known a millisecond later is known long before the engine has computed it.
+const BUSY: Duration = Duration::from_millis(1);
 /// Longest pause.
-const IDLE: Duration = Duration::from_millis(2);
+const IDLE: Duration = Duration::from_millis(4);
 
 /// Starts the thread.
 pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {

@@ -152,7 +152,7 @@ fn run(
     let routed = outcome.map(|(target, claims)| {
         runtime.metrics.step(step).inc();
         plan.apply_records(&request, now_ms, seed, scratch);
-        worker.count_attempt(runtime, request.target_model, &serving.endpoints()[target]);
+        worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
         file(worker, ground, scratch, target, claims)
     });
     log(ground, worker, scratch, &request, |entry| {

@@ -20,11 +20,10 @@ use super::headers::{EnvoyHeaders, copy, remove};
 use super::path;
 use super::response::{Hooks, Response};
 use crate::clock;
-use crate::metrics::ModelLabels;
 use crate::runtime::{Runtime, Served};
 use crate::settings::{Destination, OtherPaths, Settings};
 use crate::stream::Token;
-use crate::worker;
+use crate::worker::{self, Labels};
 
 use abi::envoy_dynamic_module_type_on_http_filter_request_body_status as BodyStatus;
 use abi::envoy_dynamic_module_type_on_http_filter_request_headers_status as HeadersStatus;
@@ -67,14 +66,11 @@ impl Filter {
         if let Some(body) = &mut self.body {
             body.let_go();
         }
-        let labels = ModelLabels {
-            model: self
-                .body
-                .as_ref()
-                .and_then(|b| b.scanner())
-                .map_or_else(String::new, |s| s.summary().model.to_owned()),
-            target_model: String::new(),
-            fairness_id: DEFAULT_FLOW.into(),
+        let scanner = self.body.as_ref().and_then(BodyReader::scanner);
+        let labels = Labels {
+            model: scanner.map_or("", |scanner| scanner.summary().model),
+            target_model: "",
+            fairness_id: DEFAULT_FLOW,
             priority: 0,
         };
         let runtime = &self.runtime;
@@ -178,10 +174,10 @@ impl Filter {
         let ground = Ground { runtime, settings, served, serving };
         let decided = worker::with(runtime, |worker| {
             let routed = decide(ground, worker, &Asked { request, started_ns })?;
-            let labels = ModelLabels {
-                model: request.model.to_owned(),
-                target_model: request.target_model.to_owned(),
-                fairness_id: request.fairness_id.to_owned(),
+            let labels = Labels {
+                model: request.model,
+                target_model: request.target_model,
+                fairness_id: request.fairness_id,
                 priority: request.priority,
             };
             Ok((routed, worker.series(runtime, labels)))
