@@ -6,5 +6,12 @@
 
 pub mod buckets;
 pub mod families;
+mod labels;
+mod make;
+mod requests;
+mod series;
 
-pub use families::{Families, ModelLabels, ModelSeries};
+pub use families::Families;
+pub use labels::ModelLabels;
+pub use make::Twin;
+pub use series::ModelSeries;
