@@ -119,10 +119,30 @@ impl<M: WordsMut> TableWriter<M> {
             return 0;
         }
         let mut added = 0;
+        // A chain that came before lies in the recency list in its own order: the node after that of
+        // one block is that of the next, and no lookup is needed to find it.
+        let mut expected = NIL;
         for group in hashes.chunks(GROUP) {
-            // Only for its loads: what the group's buckets and records are waited for together.
-            self.table.locate(group, UNKNOWN);
-            added += group.iter().filter(|&&hash| self.insert(slot, hash)).count();
+            let mut located = false;
+            for (at, &hash) in group.iter().enumerate() {
+                if let Some(node) = self.expected(slot, expected, hash) {
+                    expected = self.make_newest(slot, node);
+                    continue;
+                }
+                if !located {
+                    // Only for its loads: what the group's buckets and records are waited for
+                    // together.
+                    self.table.locate(&group[at..], UNKNOWN);
+                    located = true;
+                }
+                match self.known(slot, hash) {
+                    Some(node) => expected = self.make_newest(slot, node),
+                    None => {
+                        expected = NIL;
+                        added += usize::from(self.insert(slot, hash));
+                    }
+                }
+            }
         }
         added
     }
@@ -195,14 +215,33 @@ impl<M: WordsMut> TableWriter<M> {
         usize::from(slot) < self.table.layout.slots
     }
 
-    /// Whether the slot did not hold the block before and does now.
-    fn insert(&mut self, slot: u16, hash: u64) -> bool {
-        if let Some(entry) = self.table.find(hash)
-            && self.table.is_member(self.table.holders(entry), slot)
-        {
-            self.refresh(Held { entry, slot });
-            return false;
+    /// `node` of the slot's list, if it is that of `hash`.
+    fn expected(&self, slot: u16, node: u32, hash: u64) -> Option<u32> {
+        let is_it = node != NIL && self.table.key(self.table.held(slot, node).entry) == hash;
+        is_it.then_some(node)
+    }
+
+    /// The node of a block that the slot holds.
+    fn known(&self, slot: u16, hash: u64) -> Option<u32> {
+        let entry = self.table.find(hash)?;
+        if !self.table.is_member(self.table.holders(entry), slot) {
+            return None;
         }
+        self.node(Held { entry, slot })
+    }
+
+    /// Makes a node the slot's newest; answers which one followed it until now.
+    fn make_newest(&mut self, slot: u16, node: u32) -> u32 {
+        let (_, newer) = self.table.links(node);
+        if newer != NIL {
+            self.table.unlink(slot, node);
+            self.table.append(slot, node);
+        }
+        newer
+    }
+
+    /// Adds a block that the slot does not hold. Whether it does now.
+    fn insert(&mut self, slot: u16, hash: u64) -> bool {
         let (mut held, mut capacity) = self.table.count(slot);
         if capacity == 0 {
             capacity = self.table.default_capacity();
@@ -250,14 +289,6 @@ impl<M: WordsMut> TableWriter<M> {
         self.table.append(slot, unit | ARENA);
         self.nodes.insert(held, unit);
         Ok(true)
-    }
-
-    fn refresh(&mut self, held: Held) {
-        let Some(node) = self.node(held) else { return };
-        if self.table.oldest_newest(held.slot).1 != node {
-            self.table.unlink(held.slot, node);
-            self.table.append(held.slot, node);
-        }
     }
 
     fn node(&self, held: Held) -> Option<u32> {
