@@ -6,22 +6,20 @@ use std::sync::Arc;
 use envoy_proxy_dynamic_modules_rust_sdk::{
     EnvoyBuffer, EnvoyHttpFilterExt, HttpFilter, abi, envoy_log_error, envoy_log_warn,
 };
-use inlane_core::decision::ScheduleError;
-use inlane_core::request::{Headers, Request};
 use inlane_core::snapshot::FailureMode;
 use inlane_text::ScanError;
-use prometheus::IntCounter;
 
 use super::answer::Answer;
 use super::body::BodyReader;
-use super::control_headers::{CONTROL, DESTINATION, DROP_REASON, STEERING, STREAM_TOKEN};
-use super::decide::{Asked, Ground, NoRoute, Routed, decide};
-use super::headers::{EnvoyHeaders, copy, remove};
+use super::control_headers::{DROP_REASON, STEERING};
+use super::forward::{forget_control_headers, forward};
+use super::headers::remove;
 use super::path;
-use super::response::{Hooks, Response};
+use super::response::Response;
+use super::route::{Complete, DEFAULT_FLOW, Undecided, route};
 use crate::clock;
 use crate::runtime::{Runtime, Served};
-use crate::settings::{Destination, OtherPaths, Settings};
+use crate::settings::{OtherPaths, Settings};
 use crate::stream::Token;
 use crate::worker::{self, Labels};
 
@@ -31,10 +29,6 @@ use abi::envoy_dynamic_module_type_on_http_filter_request_trailers_status as Tra
 use abi::envoy_dynamic_module_type_on_http_filter_response_body_status as ResponseBodyStatus;
 use abi::envoy_dynamic_module_type_on_http_filter_response_headers_status as ResponseHeadersStatus;
 
-/// Fairness id of requests that name none.
-const DEFAULT_FLOW: &str = "default-flow";
-/// Key of the filter state that carries the token to the cluster.
-pub const TOKEN_STATE: &[u8] = b"inlane.stream";
 /// What the body costs beside its own bytes, so that our own 413 comes before Envoy's.
 const LIMIT_SLACK: u64 = 64 << 10;
 
@@ -101,11 +95,20 @@ impl Filter {
             return self.answer(envoy, &scan_answer(&error));
         }
         let served = self.runtime.served();
-        let guarded = catch_unwind(AssertUnwindSafe(|| self.route(envoy, &served, started_ns)));
-        match guarded {
-            Ok(Ok(routed)) => {
+        let stream = Complete {
+            settings: &self.settings,
+            runtime: &self.runtime,
+            served: &served,
+            body,
+            received_ns: self.received_ns,
+            started_ns,
+        };
+        let token = &mut self.token;
+        match catch_unwind(AssertUnwindSafe(|| route(envoy, &stream, token))) {
+            Ok(Ok((routed, response))) => {
+                self.response = Some(response);
                 self.observe_processing();
-                self.forward(envoy, &routed);
+                forward(&self.settings, self.failure_mode(&served), envoy, &routed);
                 Verdict::Go
             }
             Ok(Err(Undecided::Answer(answer))) => self.answer(envoy, &answer),
@@ -123,101 +126,10 @@ impl Filter {
         }
     }
 
-    /// Makes the decision and files what the response needs.
-    fn route<EHF: EnvoyHttpFilterExt>(
-        &mut self,
-        envoy: &EHF,
-        served: &Arc<Served>,
-        started_ns: u64,
-    ) -> Result<Routed, Undecided> {
-        let Some(body) = &self.body else { return Err(Undecided::Failure(Answer::no_snapshot())) };
-        let Some(scanner) = body.scanner() else {
-            return Err(Undecided::Failure(Answer::panicked()));
-        };
-        let summary = scanner.summary();
-        let headers = EnvoyHeaders(envoy);
-        let rewrite = ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
-        let rewritten = rewrite.iter().find_map(|name| headers.get(name)).unwrap_or_default();
-        if summary.model.is_empty() && rewritten.is_empty() {
-            let missing = Answer::bad_request("model not found in request body");
-            return Err(Undecided::Answer(missing));
-        }
-        let Some(serving) = served.serving() else {
-            return Err(Undecided::Failure(Answer::no_snapshot()));
-        };
-        if self.is_stale(started_ns) {
-            return Err(Undecided::Failure(Answer::stale_snapshot()));
-        }
-        let fault = self.settings.fault_injection_header.as_str();
-        if !fault.is_empty() && headers.get(fault) == Some("panic") {
-            panic!("asked for by the header {fault}");
-        }
-        let fairness = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
-        let fairness_id = copy(envoy, &fairness).filter(|id| !id.is_empty());
-        let fairness_id = fairness_id.unwrap_or_else(|| DEFAULT_FLOW.into());
-        let id = copy(envoy, &["x-request-id"]).unwrap_or_default();
-        let prompts = body.prompts();
-        let request = Request {
-            id: &id,
-            model: summary.model,
-            target_model: summary.model,
-            headers: &headers,
-            priority: 0,
-            fairness_id: &fairness_id,
-            prompts: &prompts,
-            cache_salt: summary.cache_salt,
-            max_output_tokens: summary.max_tokens,
-            body_bytes: summary.bytes,
-            streaming: summary.stream,
-        };
-        let (runtime, settings) = (&self.runtime, &self.settings);
-        let ground = Ground { runtime, settings, served, serving };
-        let decided = worker::with(runtime, |worker| {
-            let routed = decide(ground, worker, &Asked { request, started_ns })?;
-            let labels = Labels {
-                model: request.model,
-                target_model: request.target_model,
-                fairness_id: request.fairness_id,
-                priority: request.priority,
-            };
-            Ok((routed, worker.series(runtime, labels)))
-        });
-        match decided {
-            Some(Ok((routed, series))) => {
-                self.token = Some(routed.token);
-                series.routed();
-                series.request_size.observe(summary.bytes as f64);
-                let hooks = Hooks::new(runtime, served, routed.endpoint, &id);
-                let response = Response::new(series, self.received_ns, summary.stream);
-                self.response = Some(response.with_hooks(hooks));
-                Ok(routed)
-            }
-            Some(Err(NoRoute::Refused(refusal))) => {
-                Err(Undecided::Answer(Answer::refused(&refusal)))
-            }
-            Some(Err(NoRoute::Schedule(error))) => {
-                let target_model = request.target_model;
-                runtime
-                    .metrics
-                    .attempts("failure", target_model, "", "", "")
-                    .iter()
-                    .for_each(IntCounter::inc);
-                let answer = Answer::from(&error);
-                Err(match error {
-                    ScheduleError::NoEndpoints | ScheduleError::Filtered { .. } => {
-                        Undecided::Failure(answer)
-                    }
-                    _ => Undecided::Answer(answer),
-                })
-            }
-            None => Err(Undecided::Failure(Answer::panicked())),
-        }
-    }
-
-    fn is_stale(&self, now_ns: u64) -> bool {
-        let heartbeat = self.runtime.heartbeat_ns.load(std::sync::atomic::Ordering::Relaxed);
-        let age = u128::from(now_ns.saturating_sub(heartbeat));
-        age > self.settings.snapshot_stale_after.as_nanos()
+    /// The settings' failure mode, or else the pool's.
+    fn failure_mode(&self, served: &Served) -> FailureMode {
+        let pool_mode = served.serving().map(|serving| serving.pool.failure_mode);
+        self.settings.failure_mode.or(pool_mode).unwrap_or_default()
     }
 
     /// No decision could be made: the failure mode says what becomes of the request.
@@ -227,8 +139,7 @@ impl Filter {
         served: &Served,
         answer: &Answer,
     ) -> Verdict {
-        let pool_mode = served.serving().map(|serving| serving.pool.failure_mode);
-        let mode = self.settings.failure_mode.or(pool_mode).unwrap_or_default();
+        let mode = self.failure_mode(served);
         let reason = answer.reason.unwrap_or(answer.code);
         let outcome = match mode {
             FailureMode::FailClose => "answered",
@@ -248,74 +159,20 @@ impl Filter {
             FailureMode::FailClose => self.answer(envoy, answer),
             FailureMode::FailOpen => {
                 self.observe_processing();
-                self.forget_control_headers(envoy);
+                forget_control_headers(&self.settings, envoy);
                 Verdict::Go
             }
         }
     }
 
-    fn forget_control_headers<EHF: EnvoyHttpFilterExt>(&self, envoy: &mut EHF) {
-        if self.settings.strip_control_headers {
-            remove(envoy, CONTROL);
-        }
-    }
-
-    /// Tells Envoy where the request goes.
-    fn forward<EHF: EnvoyHttpFilterExt>(&self, envoy: &mut EHF, routed: &Routed) {
-        self.forget_control_headers(envoy);
-        for (name, value) in &routed.headers {
-            match value {
-                Some(value) => envoy.set_request_header(name, value.as_bytes()),
-                None => envoy.remove_request_header(name),
-            };
-        }
-        // With the `override_host` policy a retry takes the next address of the list.
-        let destination = match self.settings.destination {
-            Destination::Header => &routed.ranking,
-            Destination::Cluster | Destination::OverrideHost => &routed.destination,
-        };
-        envoy.set_request_header(DESTINATION, destination.as_bytes());
-        envoy.set_dynamic_metadata_string("envoy.lb", DESTINATION, destination);
-        match self.settings.destination {
-            Destination::Cluster => {
-                let token = routed.token.encode();
-                if !envoy.set_filter_state_bytes(TOKEN_STATE, &token) || needs_token_header() {
-                    envoy.set_request_header(STREAM_TOKEN, &token);
-                }
-            }
-            Destination::OverrideHost => {
-                let first = routed.destination.split(',').next().unwrap_or_default();
-                let strict = self.settings.failure_mode != Some(FailureMode::FailOpen);
-                if !envoy.set_upstream_override_host(first, strict) {
-                    envoy_log_warn!("inlane: Envoy does not take {first} as a destination");
-                }
-            }
-            Destination::Header => {}
-        }
-    }
-
     /// The request without a body, or for another path: goes on without a decision.
     fn pass<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
-        self.forget_control_headers(envoy);
+        forget_control_headers(&self.settings, envoy);
         match self.settings.other_paths {
             OtherPaths::Pass => Verdict::Go,
             OtherPaths::Refuse => self.answer(envoy, &Answer::unknown_path()),
         }
     }
-}
-
-/// Why a request has no decision.
-enum Undecided {
-    /// It is the request's own fault, or a plugin's verdict: answer it.
-    Answer(Answer),
-    /// The scheduler could not decide: the failure mode applies.
-    Failure(Answer),
-}
-
-/// Envoy 1.38 does not show filter state to a cluster.
-fn needs_token_header() -> bool {
-    use envoy_proxy_dynamic_modules_rust_sdk::EnvoyVersion;
-    envoy_proxy_dynamic_modules_rust_sdk::envoy_version() < Some(EnvoyVersion::V1_39)
 }
 
 fn scan_answer(error: &ScanError) -> Answer {

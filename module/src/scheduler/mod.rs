@@ -15,9 +15,11 @@ mod body;
 mod control_headers;
 mod decide;
 mod filter;
+mod forward;
 mod headers;
 mod path;
 mod response;
+mod route;
 mod usage;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilterExt, HttpFilter, HttpF
 
 pub use control_headers::STREAM_TOKEN;
 pub use decide::{Step, claim};
-pub use filter::TOKEN_STATE;
+pub use forward::TOKEN_STATE;
 
 use crate::runtime::Runtime;
 use crate::settings::Settings;
