@@ -99,13 +99,18 @@ fn churn(version: &str) {
             if Instant::now() > end {
                 break;
             }
-            // From two to nine of the ten, in ever other combinations.
+            // From two to eight of the ten in ever other combinations, and in every second change
+            // all the others, so that nobody stays.
             let present: BTreeSet<u16> = lab.pods.iter().map(|pod| pod.port).collect();
-            let mut all: Vec<Pod> = lab.pods.drain(..).chain(away.drain(..)).collect();
-            all.sort_by(|a, b| a.name.cmp(&b.name));
-            all.rotate_left(change * 3 % PODS);
-            away = all.split_off(2 + change % (PODS - 2));
-            lab.pods = all;
+            if change % 2 == 1 {
+                std::mem::swap(&mut lab.pods, &mut away);
+            } else {
+                let mut all: Vec<Pod> = lab.pods.drain(..).chain(away.drain(..)).collect();
+                all.sort_by(|a, b| a.name.cmp(&b.name));
+                all.rotate_left(change * 3 % PODS);
+                away = all.split_off(2 + change / 2 % (PODS - 3));
+                lab.pods = all;
+            }
             moves += lab.pods.iter().filter(|pod| !present.contains(&pod.port)).count();
             moves += away.iter().filter(|pod| present.contains(&pod.port)).count();
             let before = topology(lab);

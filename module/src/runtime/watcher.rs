@@ -54,6 +54,8 @@ struct Leaving {
     slot: Slot,
     address: String,
     since: Instant,
+    /// Whether it has lost its entry in the host table.
+    cleared: bool,
 }
 
 #[derive(Debug, Default)]
@@ -266,7 +268,7 @@ impl Watcher {
         runtime.publish(Served { epoch: self.epoch, state });
         runtime.kept.release_unused();
         if let Some(set) = present {
-            self.retire_hosts(runtime, &set);
+            self.retire_hosts(&set);
         }
     }
 
@@ -292,36 +294,37 @@ impl Watcher {
         }
     }
 
-    /// Takes endpoints that are gone out of the host table; their hosts follow later.
-    fn retire_hosts(&mut self, runtime: &Runtime, set: &EndpointSet) {
+    /// Notes endpoints that are gone. Their table entries stay for a moment, for requests that were
+    /// decided before and are about to ask for their host: the whole pool may have been replaced.
+    fn retire_hosts(&mut self, set: &EndpointSet) {
         let stays: std::collections::HashSet<(u32, u32)> =
             set.as_slice().iter().map(|e| (e.slot.index, e.slot.generation)).collect();
         let gone: Vec<_> = self.present.keys().filter(|k| !stays.contains(k)).copied().collect();
-        let mut changes = Vec::new();
         for key in gone {
             let Some(address) = self.present.remove(&key) else { continue };
             let slot = Slot { index: key.0, generation: key.1 };
-            changes.push(HostChange::Clear { slot });
-            self.leaving.push(Leaving { slot, address, since: Instant::now() });
-        }
-        if !changes.is_empty() {
-            runtime.clusters.change(&changes, Duration::ZERO);
+            self.leaving.push(Leaving { slot, address, since: Instant::now(), cleared: false });
         }
     }
 
-    /// Lets the hosts go whose claims are zero, or whose grace has passed.
+    /// Takes endpoints that are gone out of the host table, and a moment later lets the hosts go
+    /// whose claims are zero, or whose grace has passed.
     fn let_go(&mut self, runtime: &Runtime) {
         let Some(ledger) = &self.ledger else { return };
         if let Some((_, generation)) = self.accepting.take_if(|(at, _)| at.elapsed() >= SETTLE) {
             ledger.accept_topology(generation);
         }
         let mut changes = Vec::new();
-        self.leaving.retain(|leaving| {
+        self.leaving.retain_mut(|leaving| {
             let age = leaving.since.elapsed();
+            if age >= SETTLE && !leaving.cleared {
+                leaving.cleared = true;
+                changes.push(HostChange::Clear { slot: leaving.slot });
+            }
             let observed = ledger.observe(leaving.slot.index);
             let busy = slot_generation(leaving.slot) == Some(observed.generation())
                 && observed.requests() > 0;
-            let stays = age < SETTLE || (busy && age < runtime.settings.removal_grace);
+            let stays = age < 2 * SETTLE || (busy && age < runtime.settings.removal_grace);
             if !stays {
                 let (slot, address) = (leaving.slot, leaving.address.clone());
                 changes.push(HostChange::Remove { slot, address });
