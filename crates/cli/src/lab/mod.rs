@@ -258,7 +258,7 @@ impl Lab {
         let args = [
             "--concurrency",
             &concurrency,
-            "--use-dynamic-base-id",
+            "--disable-hot-restart",
             "--component-log-level",
             "dynamic_modules:info",
             "--drain-time-s",
