@@ -178,7 +178,7 @@ fn command(binary: &Path, scratch: &Path, bootstrap: &str) -> Command {
     command
         .arg("-c")
         .arg(config)
-        .args(["--use-dynamic-base-id", "--concurrency", "2"])
+        .args(["--disable-hot-restart", "--concurrency", "2"])
         .args(["-l", "warning", "--component-log-level", "dynamic_modules:debug"])
         .env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", modules())
         .stdout(log.try_clone().expect("the log file"))
