@@ -7,17 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inlane_core::columns::{Col, InFlight};
 use inlane_core::cycle::Scratch;
 use inlane_core::decision::ScheduleError;
-use inlane_core::effect::{Effect, TokenRelease};
-use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::{LoadSource, Refusal, RequestFacts};
+use inlane_core::effect::Effect;
+use inlane_core::endpoint::{EndpointIx, EndpointSet};
+use inlane_core::plugin::{Refusal, RequestFacts};
 use inlane_core::request::Request;
-use inlane_segment::{Claim, ClaimError, Observed};
 
+use super::book::{Booking, Conflict, book, fill_load, refresh_load};
 use crate::clock;
-use crate::runtime::{Runtime, Served, Serving, slot_generation};
+use crate::runtime::{Runtime, Served, Serving};
 use crate::settings::Settings;
 use crate::stream::{Record, Token};
 use crate::worker::Worker;
@@ -110,7 +109,7 @@ fn run(
     asked: &Asked<'_>,
     scratch: &mut Scratch,
 ) -> Result<Routed, NoRoute> {
-    let Ground { runtime, settings, serving, .. } = ground;
+    let Ground { runtime, settings, served, serving } = ground;
     let plan = &serving.plan;
     let start_ns = clock::now_ns();
     let now_ms = start_ns / 1_000_000;
@@ -126,6 +125,7 @@ fn run(
     let stale_ms = settings.metrics_stale_after.as_millis() as u64;
     serving.fill_metrics(&mut scratch.columns.metrics, now_ms, stale_ms);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
+        fill_load(serving, scratch);
         Step::LoadOnly
     } else {
         plan.produce(&request, None, serving, now_ms, scratch);
@@ -140,8 +140,8 @@ fn run(
             Err(error) => break Err(error),
         };
         match book(serving, scratch, target, conflicts < CONFLICTS) {
-            Ok(claims) => break Ok((target, claims)),
-            Err(_) => {
+            Ok(booking) => break Ok((target, booking)),
+            Err(Conflict) => {
                 conflicts += 1;
                 refresh_load(serving, scratch);
             }
@@ -149,11 +149,11 @@ fn run(
     };
     let duration_ns = clock::now_ns().saturating_sub(start_ns);
     count(runtime, serving, scratch, conflicts, duration_ns);
-    let routed = outcome.map(|(target, claims)| {
+    let routed = outcome.map(|(target, booking)| {
         runtime.metrics.step(step).inc();
         plan.apply_records(&request, now_ms, seed, scratch);
         worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
-        file(worker, ground, scratch, target, claims)
+        (target, booking, Outcome::of(serving.endpoints(), scratch, target))
     });
     log(ground, worker, scratch, &request, |entry| {
         entry.duration_ns = duration_ns;
@@ -165,7 +165,8 @@ fn run(
             let _ = write!(entry.error, "{error}");
         }
     });
-    Ok(routed?)
+    let (target, booking, outcome) = routed?;
+    Ok(file(worker, served, target, booking, outcome))
 }
 
 /// Counts a decision that was made, well or not.
@@ -190,117 +191,61 @@ fn over_budget(started_ns: u64, now_ns: u64, budget: Duration) -> bool {
     u128::from(now_ns.saturating_sub(started_ns)) > budget.as_nanos()
 }
 
-/// The bookings of a decision: the destination's, and those of other legs.
-struct Claims {
-    primary: Option<Claim>,
-    tokens: u32,
-    release: TokenRelease,
-    others: Vec<Claim>,
+/// Where a decision sends its request, as text and by rank.
+struct Outcome {
+    ranking: Vec<EndpointIx>,
+    destination: String,
+    ranking_text: String,
+    headers: Vec<(String, Option<String>)>,
 }
 
-/// The booking conflicted: somebody else was faster.
-struct Conflict;
-
-/// Books the decision's targets. With `strict` the destination's word must still be the one that
-/// was scored. An endpoint whose cell cannot take a booking at all (its slot has just changed
-/// hands, or is full) is used without one: that is a matter of accounting, not of service.
-fn book(
-    serving: &Serving,
-    scratch: &Scratch,
-    target: EndpointIx,
-    strict: bool,
-) -> Result<Claims, Conflict> {
-    let asked = |endpoint: EndpointIx| {
-        scratch.effects.iter().find_map(|effect| match effect {
-            Effect::Claim { endpoint: at, tokens, release, .. } if *at == endpoint => {
-                Some((u32::try_from(*tokens).unwrap_or(u32::MAX), *release))
+impl Outcome {
+    /// Reads it from the decision before the log takes that.
+    fn of(endpoints: &EndpointSet, scratch: &Scratch, target: EndpointIx) -> Self {
+        let run = scratch.decision.primary_run();
+        let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
+        let join = |list: &[EndpointIx]| {
+            let mut text = String::with_capacity(list.len() * 22);
+            for endpoint in list {
+                if !text.is_empty() {
+                    text.push(',');
+                }
+                text.push_str(&endpoints[*endpoint].host_port);
             }
+            text
+        };
+        let headers = scratch.effects.iter().filter_map(|effect| match effect {
+            Effect::RequestHeader { name, value } => Some((name.clone(), value.clone())),
             _ => None,
-        })
-    };
-    let (tokens, release) = asked(target).unwrap_or((0, TokenRelease::End));
-    let scored = scratch.columns.get(Col::<InFlight>::at(0)).get(target as usize);
-    let scored = scored.copied().flatten().filter(|_| strict);
-    let primary = match claim(serving, target, tokens, scored.map(|load| load.word)) {
-        Ok(claim) => Some(claim),
-        Err(ClaimError::Conflict(_)) if strict => return Err(Conflict),
-        Err(_) => None,
-    };
-    let mut others = Vec::new();
-    for effect in &scratch.effects {
-        if let Effect::Claim { endpoint, tokens, .. } = effect
-            && *endpoint != target
-        {
-            let tokens = u32::try_from(*tokens).unwrap_or(u32::MAX);
-            others.extend(claim(serving, *endpoint, tokens, None).ok());
-        }
-    }
-    Ok(Claims { primary, tokens, release, others })
-}
-
-/// Books one endpoint: against the word that was scored, or whatever it is.
-pub fn claim(
-    serving: &Serving,
-    endpoint: EndpointIx,
-    tokens: u32,
-    scored: Option<u64>,
-) -> Result<Claim, ClaimError> {
-    let slot = serving.endpoints()[endpoint].slot;
-    let generation = slot_generation(slot).ok_or(ClaimError::OutOfRange)?;
-    match scored {
-        Some(word) => serving.ledger.try_claim(slot.index, generation, Observed { word }, tokens),
-        None => serving.ledger.claim_any(slot.index, generation, tokens),
-    }
-}
-
-/// Reads the bookings again after a conflict.
-fn refresh_load(serving: &Serving, scratch: &mut Scratch) {
-    for index in 0..scratch.columns.count::<InFlight>() {
-        let column = scratch.columns.get_mut(Col::<InFlight>::at(index));
-        for (load, endpoint) in column.iter_mut().zip(serving.endpoints().as_slice()) {
-            if let Some(load) = load {
-                *load = serving.in_flight(endpoint.slot);
-            }
+        });
+        Self {
+            destination: run.map_or_else(|| join(&[target]), |run| join(&run.targets)),
+            ranking_text: join(&ranking),
+            headers: headers.collect(),
+            ranking,
         }
     }
 }
 
-/// Files the stream record.
+/// Files the stream record, which owns the bookings from here on.
 fn file(
     worker: &mut Worker,
-    ground: Ground<'_>,
-    scratch: &Scratch,
+    served: &Arc<Served>,
     target: EndpointIx,
-    claims: Claims,
+    booking: Booking<'_>,
+    outcome: Outcome,
 ) -> Routed {
-    let endpoints = ground.serving.endpoints();
-    let run = scratch.decision.primary_run();
-    let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
-    let join = |list: &[EndpointIx]| {
-        let mut text = String::with_capacity(list.len() * 22);
-        for endpoint in list {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            text.push_str(&endpoints[*endpoint].host_port);
-        }
-        text
-    };
-    let destination = run.map_or_else(|| join(&[target]), |run| join(&run.targets));
-    let ranking_text = join(&ranking);
-    let headers = scratch.effects.iter().filter_map(|effect| match effect {
-        Effect::RequestHeader { name, value } => Some((name.clone(), value.clone())),
-        _ => None,
-    });
-    let headers = headers.collect();
+    let Outcome { ranking, destination, ranking_text, headers } = outcome;
+    let (tokens, release) = (booking.tokens, booking.release);
+    let (claim, more_claims) = booking.take();
     let token = worker.records.insert(Record {
-        served: Arc::clone(ground.served),
+        served: Arc::clone(served),
         tried: 0,
         attempts: 0,
-        tokens: claims.tokens,
-        claim: claims.primary,
-        release: claims.release,
-        more_claims: claims.others,
+        tokens,
+        claim,
+        release,
+        more_claims,
         current: Some(target),
         ranking,
     });

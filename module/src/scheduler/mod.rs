@@ -12,6 +12,7 @@
 
 mod answer;
 mod body;
+mod book;
 mod control_headers;
 mod decide;
 mod filter;
@@ -26,8 +27,9 @@ use std::sync::Arc;
 
 use envoy_proxy_dynamic_modules_rust_sdk::{EnvoyHttpFilterExt, HttpFilter, HttpFilterConfig};
 
+pub use book::claim;
 pub use control_headers::STREAM_TOKEN;
-pub use decide::{Step, claim};
+pub use decide::Step;
 pub use forward::TOKEN_STATE;
 
 use crate::runtime::Runtime;
