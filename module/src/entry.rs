@@ -37,10 +37,13 @@ pub fn http_filter<EC, EHF: EnvoyHttpFilterExt>(
         return None;
     }
     let (settings, runtime) = attach(name, config)?;
-    Some(match name {
-        "admin" => Box::new(AdminConfig::new(runtime)),
-        _ => Box::new(SchedulerConfig::new(settings, runtime)),
-    })
+    if name == "admin" {
+        return Some(Box::new(AdminConfig::new(runtime)));
+    }
+    if let Some(runtime) = &runtime {
+        runtime.configure(&settings);
+    }
+    Some(Box::new(SchedulerConfig::new(settings, runtime)))
 }
 
 /// Makes a configuration of the cluster `pods`.

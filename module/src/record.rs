@@ -5,7 +5,7 @@
 //! somebody reads the ring, a decision is dropped from the log, not held up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use inlane_core::decision::Decision;
 use parking_lot::Mutex;
@@ -98,7 +98,7 @@ impl Ring {
 /// The rings of all workers.
 #[derive(Debug)]
 pub struct DecisionLog {
-    limit: usize,
+    limit: AtomicUsize,
     sequence: AtomicU64,
     rings: Mutex<Vec<Arc<Ring>>>,
 }
@@ -106,7 +106,16 @@ pub struct DecisionLog {
 impl DecisionLog {
     /// A log of at most `limit` decisions per worker.
     pub fn new(limit: usize) -> Self {
-        Self { limit, sequence: AtomicU64::new(0), rings: Mutex::default() }
+        Self {
+            limit: AtomicUsize::new(limit),
+            sequence: AtomicU64::new(0),
+            rings: Mutex::default(),
+        }
+    }
+
+    /// Changes how many decisions a worker keeps; at least one.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A ring for a worker.
@@ -120,7 +129,7 @@ impl DecisionLog {
     /// How many decisions a worker keeps when one takes about `bytes`.
     pub fn limit(&self, bytes: usize) -> usize {
         let fitting = (RING_BYTES / bytes.max(1)).max(RING_MIN);
-        self.limit.min(fitting)
+        self.limit.load(Ordering::Relaxed).clamp(1, fitting)
     }
 
     /// The next sequence number.

@@ -1,8 +1,9 @@
 //! The `pods` cluster: the pool's endpoints as hosts of Envoy, without EDS.
 //!
 //! The main thread adds and removes hosts as the topology says. For each attempt of a stream Envoy
-//! asks `balancer` for a host; the stream's record knows the order that the decision gave. Outlier
-//! detection, connection pools, circuit breaking and per-host statistics are Envoy's own.
+//! asks `balancer` for a host; the stream's record knows the order that the decision gave. Connection
+//! pools, circuit breaking and per-host statistics are Envoy's own. Health is not asked: which pods
+//! may serve is the topology's matter, and a pod that fails costs an attempt, not a request.
 
 mod balancer;
 pub mod hosts;

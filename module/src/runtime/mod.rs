@@ -27,6 +27,8 @@ use parking_lot::Mutex;
 
 pub use host_changes::{Clusters, HostChange, HostOperations, PodsHosts, Wake};
 pub use served::{Served, Serving, Unserved, slot_generation};
+#[cfg(test)]
+pub(crate) use watcher::Watcher;
 
 use crate::metrics::Families;
 use crate::record::DecisionLog;
@@ -57,7 +59,7 @@ pub struct Runtime {
     /// The last time somebody warned of missing decisions, in ms; see [`Runtime::warn_undecided`].
     warned_ms: AtomicU64,
     registry: MakeRegistry,
-    settings: Settings,
+    settings: ArcSwap<Settings>,
 }
 
 static RUNTIMES: Mutex<Vec<(PathBuf, Weak<Runtime>)>> = Mutex::new(Vec::new());
@@ -81,6 +83,18 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// Takes over the settings of the scheduler filter, which hold for what all parts share:
+    /// `staleMetrics`, `removalGrace`, `recordedDecisions`. Envoy makes clusters before filters, so
+    /// until then they are those of the part that came first.
+    pub fn configure(&self, settings: &Settings) {
+        self.log.set_limit(settings.recorded_decisions);
+        self.settings.store(Arc::new(settings.clone()));
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
     /// A runtime without threads.
     pub(crate) fn new(settings: &Settings, registry: MakeRegistry) -> Result<Self, String> {
         Ok(Self {
@@ -95,7 +109,7 @@ impl Runtime {
             reset_prefixes: AtomicBool::new(false),
             warned_ms: AtomicU64::new(0),
             registry,
-            settings: settings.clone(),
+            settings: ArcSwap::from_pointee(settings.clone()),
         })
     }
 

@@ -59,7 +59,7 @@ struct Leaving {
 }
 
 #[derive(Debug, Default)]
-struct Watcher {
+pub(crate) struct Watcher {
     reader: Option<SnapshotReader>,
     next_open: Option<Instant>,
     /// The last complaint, so that it is logged once.
@@ -74,11 +74,13 @@ struct Watcher {
     leaving: Vec<Leaving>,
     /// A topology that is accepted once no worker can be in the middle of a decision on an older.
     accepting: Option<(Instant, u64)>,
+    /// What stale metrics mean in what is served.
+    stale_metrics: StaleMetrics,
     epoch: u64,
 }
 
 impl Watcher {
-    fn tick(&mut self, runtime: &Runtime) {
+    pub(crate) fn tick(&mut self, runtime: &Runtime) {
         let changed = self.follow(runtime);
         let Some(reader) = &self.reader else { return };
         let age = reader.heartbeat_age();
@@ -87,7 +89,8 @@ impl Watcher {
 
         let new_config = self.read_config(runtime);
         let new_topology = self.read_topology();
-        if changed || new_config || new_topology {
+        let new_settings = self.stale_metrics != runtime.settings().stale_metrics;
+        if changed || new_config || new_topology || new_settings {
             self.publish(runtime);
         }
         self.let_go(runtime);
@@ -246,7 +249,8 @@ impl Watcher {
             (None, _) => Err(Unserved::NoTopology),
             (_, None) => Err(Unserved::NoConfiguration),
             (Some((pool, set)), Some((config_generation, config))) => {
-                let stale = match runtime.settings.stale_metrics {
+                self.stale_metrics = runtime.settings().stale_metrics;
+                let stale = match self.stale_metrics {
                     StaleMetrics::Neutral => PlanStaleMetrics::Mean,
                     StaleMetrics::LastKnown => PlanStaleMetrics::Trust,
                 };
@@ -314,6 +318,7 @@ impl Watcher {
         if let Some((_, generation)) = self.accepting.take_if(|(at, _)| at.elapsed() >= SETTLE) {
             ledger.accept_topology(generation);
         }
+        let grace = runtime.settings().removal_grace;
         let mut changes = Vec::new();
         self.leaving.retain_mut(|leaving| {
             let age = leaving.since.elapsed();
@@ -324,7 +329,7 @@ impl Watcher {
             let observed = ledger.observe(leaving.slot.index);
             let busy = slot_generation(leaving.slot) == Some(observed.generation())
                 && observed.requests() > 0;
-            let stays = age < 2 * SETTLE || (busy && age < runtime.settings.removal_grace);
+            let stays = age < 2 * SETTLE || (busy && age < grace);
             if !stays {
                 let (slot, address) = (leaving.slot, leaving.address.clone());
                 changes.push(HostChange::Remove { slot, address });
