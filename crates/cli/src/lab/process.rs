@@ -145,15 +145,29 @@ pub fn tail(path: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// `N` different loopback ports that were free a moment ago.
+/// `N` different loopback ports that were free a moment ago and are not given out again.
+///
+/// They lie below those that the kernel takes for outgoing connections, of which a lab makes so many
+/// that one would have the port before its server starts.
 ///
 /// # Panics
-/// When the machine has no free port.
+/// When the machine has no free port there.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| {
-        TcpListener::bind("127.0.0.1:0").unwrap_or_else(|e| panic!("no free loopback port: {e}"))
+    std::array::from_fn(|_| free_port())
+}
+
+fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at the same time begin at different places.
+    let start = std::process::id().wrapping_mul(613) % COUNT;
+    let free = (0..COUNT).find_map(|_| {
+        let next = GIVEN.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let port = (FIRST + (start + next) % COUNT) as u16;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
     });
-    std::array::from_fn(|n| listeners[n].local_addr().map_or(0, |address| address.port()))
+    free.unwrap_or_else(|| panic!("no free loopback port"))
 }
 
 /// A number that no other caller in this process gets.
