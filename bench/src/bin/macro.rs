@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use inlane_bench::bodies::SIZES;
 use inlane_bench::load::cells::{self, Length, Row};
 use inlane_bench::load::pods::{self, Page, Pods};
-use inlane_bench::load::proxies::Proxies;
+use inlane_bench::load::proxies::{Proxies, Proxy};
+use inlane_bench::load::wrk::Script;
 use inlane_bench::load::{report, standing};
 
 /// Pods behind the proxies.
@@ -43,6 +45,8 @@ enum Task {
     },
     /// Measure memory and scraping only.
     Standing,
+    /// Start pods and proxies for a profiler, print where they are, and wait for the end of input.
+    Hold,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
             pods::serve(count, if real_page { Page::Real } else { Page::Small })
         }
         Some(Task::Standing) => without_requests().map(|text| print!("{text}")),
+        Some(Task::Hold) => hold(),
         None => everything(&flags),
     };
     match outcome {
@@ -86,6 +91,21 @@ fn everything(flags: &Flags) -> io::Result<()> {
     Ok(())
 }
 
+fn hold() -> io::Result<()> {
+    let pods = Pods::start(PODS, Page::Small)?;
+    let proxies = Proxies::start(&pods.ports)?;
+    println!("control plane: pid {}; pods: pid {}", proxies.control_pid(), pods.pid());
+    for proxy in Proxy::ALL {
+        let (pid, port) = (proxies.envoy_pid(proxy), proxies.port(proxy));
+        println!("{}: pid {pid}, http://127.0.0.1:{port}", proxy.name());
+    }
+    for (name, len) in SIZES {
+        let script = Script::write(proxies.dir(), name, len)?;
+        println!("wrk -t1 -c16 -d10s -s {}", script.path().display());
+    }
+    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
+}
+
 fn without_requests() -> io::Result<String> {
     let mut figures = standing::many_pods(1_000)?;
     figures.extend(standing::scraping(100, Duration::from_secs(8))?);
@@ -94,7 +114,7 @@ fn without_requests() -> io::Result<String> {
 
 /// A sign of life, and of trouble.
 fn tell(row: &Row) {
-    let (prompt, _) = inlane_bench::bodies::SIZES[row.size];
+    let (prompt, _) = SIZES[row.size];
     eprintln!(
         "{prompt:6} {:?} {:12} {:>8.0} rps {:>8.4} CPU-s/1k  p50 {:.3} ms  idle {:.2}{}",
         row.load,

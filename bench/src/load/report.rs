@@ -19,6 +19,9 @@ const EXTERNAL: [[f64; 4]; 3] =
 const LIMITS: [[f64; 4]; 3] =
     [[0.02, 0.025, 0.06, 0.18], [75.0, 70.0, 65.0, 55.0], [0.06, 0.08, 0.2, 0.4]];
 
+/// What is read from a row.
+type Column = fn(&Row) -> f64;
+
 /// A figure with its noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figure {
@@ -51,7 +54,7 @@ fn cell(rows: &[Row], size: usize, load: Load, proxy: Proxy) -> impl Iterator<It
 }
 
 /// Per round: plain, ours, plain again.
-fn rounds(rows: &[Row], size: usize, load: Load, of: fn(&Row) -> f64) -> Vec<[f64; 3]> {
+fn rounds(rows: &[Row], size: usize, load: Load, of: Column) -> Vec<[f64; 3]> {
     let [plain, inlane, again] =
         Proxy::ALL.map(|proxy| cell(rows, size, load, proxy).map(of).collect::<Vec<_>>());
     let pairs = plain.into_iter().zip(inlane).zip(again);
@@ -112,7 +115,7 @@ pub fn cells(rows: &[Row]) -> String {
             Load::Paced => "paced".to_owned(),
         };
         let _ = write!(text, "{:6} {load:10}", SIZES[row.size].0);
-        let columns: [(fn(&Row) -> f64, usize, usize); 4] = [
+        let columns: [(Column, usize, usize); 4] = [
             (Row::rate, 9, 0),
             (|row| row.envoy_cpu, 8, 4),
             (|row| row.seen.p50_ms, 7, 3),
@@ -139,7 +142,7 @@ pub fn comparison(rows: &[Row]) -> String {
     let head = ["reported", "value", "noise", "limit", "external", "verdict"];
     let [a, b, c, d, e, f] = head;
     let mut text = format!("{:44} {:6} {a:>9} {b:>9} {c:>9} {d:>8} {e:>9}  {f}\n", "", "prompt");
-    let groups: [(&str, Load, fn(&Row) -> f64); 3] = [
+    let groups: [(&str, Load, Column); 3] = [
         ("Envoy CPU-s added per 1,000, 16 connections", Load::Closed(16), |row| row.envoy_cpu),
         ("share of plain capacity, 64 connections (%)", Load::Closed(64), Row::rate),
         ("p50 added below saturation (ms)", Load::Paced, |row| row.seen.p50_ms),

@@ -1,7 +1,7 @@
 //! What costs without requests: memory, and the scraping of many pods.
 
-use std::fs;
 use std::io;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -60,8 +60,12 @@ pub fn many_pods(count: usize) -> io::Result<Vec<Standing>> {
     sleep(SETTLE);
     let pid = lab.control.as_ref().map_or(0, |process| process.pid());
     let bytes = anonymous_bytes(pid)? as f64;
+    let reached = scrapes(&lab.segment_dir, count)?.into_iter().filter(|&n| n > 0).count();
     let name = format!("control plane, anonymous memory, {count} pods (MB)");
-    Ok(vec![standing(name, bytes / MB, Some(40.0))])
+    Ok(vec![
+        standing(name, bytes / MB, Some(40.0)),
+        standing("  pods scraped by then", reached as f64, None),
+    ])
 }
 
 /// CPU time of a control plane that scrapes `count` pods with real pages every 50 ms.
@@ -76,12 +80,9 @@ pub fn scraping(count: usize, length: Duration) -> io::Result<Vec<Standing>> {
     let (before, span) = (scrapes(&lab.segment_dir, count)?, Span::begin(&[pid, pods.pid()])?);
     sleep(length);
     let (spent, after) = (span.end()?, scrapes(&lab.segment_dir, count)?);
+    let (before, after): (u64, u64) = (before.iter().sum(), after.iter().sum());
     let done = after.saturating_sub(before) as f64;
     let cores = spent.cpu[0] / spent.seconds;
-    let log = fs::read_to_string(lab.log("control")).unwrap_or_default();
-    for line in log.lines().filter(|line| line.contains("interval")) {
-        eprintln!("control plane: {line}");
-    }
     Ok(vec![
         standing(format!("scraping {count} pods, control plane (cores)"), cores, Some(0.2)),
         standing("  scrapes per second", done / spent.seconds, None),
@@ -91,8 +92,8 @@ pub fn scraping(count: usize, length: Duration) -> io::Result<Vec<Standing>> {
     ])
 }
 
-/// Scrapes that the segment knows of.
-fn scrapes(segment: &std::path::Path, pods: usize) -> io::Result<u64> {
+/// Scrapes of each pod that the segment knows of.
+fn scrapes(segment: &Path, pods: usize) -> io::Result<Vec<u64>> {
     let reader = SnapshotReader::open(segment).map_err(io::Error::other)?;
     let slots = reader.snapshot().shape().slots.min(pods as u32);
     let row = |slot| {
@@ -100,7 +101,7 @@ fn scrapes(segment: &std::path::Path, pods: usize) -> io::Result<u64> {
         let read = reader.snapshot().row(slot, &mut words);
         if read { MetricsRow::from_words(&words).scrapes } else { 0 }
     };
-    Ok((0..slots).map(row).sum())
+    Ok((0..slots).map(row).collect())
 }
 
 /// The figures as a table.

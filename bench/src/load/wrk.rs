@@ -67,6 +67,11 @@ impl Script {
         Ok(Self { path })
     }
 
+    /// The script.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Loads `port` over `connections` for `seconds`.
     ///
     /// # Errors
