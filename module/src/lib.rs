@@ -22,6 +22,8 @@ pub mod runtime;
 pub mod scheduler;
 pub mod settings;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 pub mod worker;
 
 #[doc(hidden)]

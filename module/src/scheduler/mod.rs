@@ -21,6 +21,10 @@ mod headers;
 mod path;
 mod response;
 mod route;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 use std::sync::Arc;

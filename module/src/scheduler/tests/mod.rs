@@ -1,0 +1,12 @@
+//! The filter against the SDK's mock and a real segment.
+
+mod booking;
+mod hooks;
+mod request;
+mod response;
+mod undecided;
+
+use super::testing::Stream;
+
+/// A request that every path of the filter takes.
+const BODY: &str = r#"{"model":"m","prompt":"hello there","max_tokens":3}"#;

@@ -1,0 +1,248 @@
+//! A pool for unit tests: a real segment in a directory of its own, and a runtime that follows it
+//! without threads.
+//!
+//! The watcher's passes are made by [`World::tick`], the cluster's main thread is [`FakeCluster`].
+//! Endpoint `n` of the pool is called `pod-<n>` and has the address `10.0.0.<n + 1>:8000`.
+
+mod plugins;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inlane_core::endpoint::EndpointIx;
+use inlane_core::registry::Registry;
+use inlane_core::snapshot::{
+    ConfigDocument, FailureMode, MetricsRow, Pool, Topology, TopologyEndpoint,
+};
+use inlane_segment::{Document, LedgerSet, Observed, Shape, SlotId, Writer};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+pub(crate) use plugins::{LEAST_BOOKED, PROBED, registry, script};
+
+use crate::clock;
+use crate::cluster::hosts::HostPtr;
+use crate::runtime::{HostOperations, PodsHosts, Runtime, Served, Wake, Watcher};
+use crate::settings::Settings;
+
+/// Settings under which a slow machine changes no outcome.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        decision_budget: Duration::from_secs(60),
+        metrics_stale_after: Duration::from_secs(600),
+        ..Settings::default()
+    }
+}
+
+/// A pool with everything that a decision needs.
+pub(crate) struct World {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) watcher: Watcher,
+    pub(crate) topology: Topology,
+    /// `None` while the control plane is away.
+    pub(crate) writer: Option<Writer>,
+    dir: TempDir,
+}
+
+impl World {
+    /// A pool of `endpoints` that is scheduled by [`LEAST_BOOKED`].
+    pub(crate) fn new(endpoints: u32) -> Self {
+        Self::with(settings(), registry, LEAST_BOOKED, endpoints)
+    }
+
+    /// A pool that is served.
+    pub(crate) fn with(
+        settings: Settings,
+        registry: fn() -> Registry,
+        config: &str,
+        endpoints: u32,
+    ) -> Self {
+        let mut world = Self::empty(settings, registry);
+        world.open(Shape { slots: 64, ..Shape::default() });
+        world.publish_config(config);
+        world.set_endpoints(0..endpoints);
+        world.tick();
+        world
+    }
+
+    /// A runtime whose segment nobody has made yet.
+    pub(crate) fn empty(settings: Settings, registry: fn() -> Registry) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { segment_dir: dir.path().join("inlane"), ..settings };
+        let runtime = Arc::new(Runtime::new(&settings, registry).unwrap());
+        Self {
+            runtime,
+            settings: Arc::new(settings),
+            watcher: Watcher::default(),
+            topology: Topology::default(),
+            writer: None,
+            dir,
+        }
+    }
+
+    /// Starts a control plane.
+    pub(crate) fn open(&mut self, shape: Shape) {
+        let path = self.dir.path().join("inlane");
+        let (mut writer, _) = Writer::open_or_create(path, shape).unwrap();
+        writer.beat();
+        self.writer = Some(writer);
+    }
+
+    /// Ends the control plane and removes everything that it has made.
+    pub(crate) fn wipe(&mut self) {
+        self.writer = None;
+        self.topology = Topology::default();
+        std::fs::remove_dir_all(self.dir.path().join("inlane")).unwrap();
+    }
+
+    pub(crate) fn writer(&mut self) -> &mut Writer {
+        self.writer.as_mut().unwrap()
+    }
+
+    pub(crate) fn publish_config(&mut self, text: &str) -> u64 {
+        let document = ConfigDocument {
+            source: "test".into(),
+            text: text.into(),
+            allow_experimental_plugins: true,
+        };
+        let bytes = serde_json::to_vec(&document).unwrap();
+        self.writer().publish_document(Document::Config, &bytes).unwrap()
+    }
+
+    /// Publishes a topology of the pods with these numbers. A pod keeps its slot.
+    pub(crate) fn set_endpoints(&mut self, pods: impl IntoIterator<Item = u32>) -> u64 {
+        let mut present: BTreeMap<String, TopologyEndpoint> =
+            self.topology.endpoints.drain(..).map(|e| (e.name.clone(), e)).collect();
+        for pod in pods {
+            let name = format!("pod-{pod}");
+            let endpoint = present.remove(&name).unwrap_or_else(|| {
+                let slot = self.writer.as_mut().unwrap().assign_slot().unwrap();
+                endpoint(pod, slot)
+            });
+            self.topology.endpoints.push(endpoint);
+        }
+        self.publish_topology()
+    }
+
+    pub(crate) fn publish_topology(&mut self) -> u64 {
+        let bytes = serde_json::to_vec(&self.topology).unwrap();
+        self.writer().publish_document(Document::Topology, &bytes).unwrap()
+    }
+
+    pub(crate) fn set_failure_mode(&mut self, failure_mode: FailureMode) {
+        self.topology.pool = Pool { failure_mode, ..Pool::default() };
+        self.publish_topology();
+        self.tick();
+    }
+
+    /// Publishes an endpoint's metrics as of now.
+    pub(crate) fn set_row(&mut self, endpoint: EndpointIx, row: MetricsRow) {
+        let slot = self.topology.endpoints[endpoint as usize].slot;
+        let row = MetricsRow { scraped_at_ms: clock::now_ms(), ..row };
+        assert!(self.writer().publish_row(slot, &row.to_words()));
+    }
+
+    /// One pass of the watcher.
+    pub(crate) fn tick(&mut self) {
+        self.watcher.tick(&self.runtime);
+    }
+
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.runtime.served()
+    }
+
+    /// What is booked on an endpoint of what is served.
+    pub(crate) fn load(&self, endpoint: EndpointIx) -> Observed {
+        let served = self.served();
+        let serving = served.serving().unwrap();
+        serving.ledger.observe(serving.endpoints()[endpoint].slot.index)
+    }
+
+    /// Requests booked on each endpoint.
+    pub(crate) fn booked(&self) -> Vec<u32> {
+        let served = self.served();
+        let count = served.serving().unwrap().endpoints().len();
+        (0..).take(count).map(|endpoint| self.load(endpoint).requests()).collect()
+    }
+
+    /// Claims that were released without being held: never, unless something released twice.
+    pub(crate) fn stale_releases(&self) -> u64 {
+        self.served().serving().unwrap().ledger.counters().stale_releases
+    }
+
+    /// The ledgers of this directory, as the control plane sees them.
+    pub(crate) fn ledgers(&self) -> LedgerSet {
+        let mut set = LedgerSet::open(self.dir.path().join("inlane")).unwrap();
+        set.refresh().unwrap();
+        set
+    }
+
+    /// Attaches a cluster that has carried out everything filed so far.
+    pub(crate) fn attach(&self) -> (Arc<PodsHosts>, FakeCluster) {
+        let hosts = Arc::new(PodsHosts::new(64, Box::new(NoWake)));
+        let cluster = FakeCluster::default();
+        self.runtime.clusters.attach(&hosts);
+        hosts.apply(&cluster);
+        (hosts, cluster)
+    }
+
+    /// The text of all metrics.
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = Vec::new();
+        self.runtime.metrics.render(&mut text);
+        String::from_utf8(text).unwrap()
+    }
+}
+
+fn endpoint(pod: u32, slot: SlotId) -> TopologyEndpoint {
+    let name = format!("pod-{pod}");
+    TopologyEndpoint {
+        namespace: "default".into(),
+        pod_name: name.clone(),
+        name,
+        address: format!("10.0.0.{}", pod + 1),
+        port: 8000,
+        rank: 0,
+        labels: BTreeMap::new(),
+        slot: slot.index,
+        slot_generation: slot.generation.number().into(),
+    }
+}
+
+/// Nobody waits for this cluster's main thread: the test is it.
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
+/// A cluster whose host pointers are made of the address.
+#[derive(Default)]
+pub(crate) struct FakeCluster(Mutex<BTreeMap<String, usize>>);
+
+impl FakeCluster {
+    /// The pointer of the host of pod `pod`.
+    pub(crate) fn host(pod: u32) -> HostPtr {
+        std::ptr::without_provenance_mut(0x100 * (pod as usize + 1))
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.0.lock().keys().cloned().collect()
+    }
+}
+
+impl HostOperations for FakeCluster {
+    fn find_or_add(&self, address: &str) -> Option<HostPtr> {
+        let last = address.split(':').next()?.rsplit('.').next()?;
+        let pod: u32 = last.parse().ok()?;
+        let host = Self::host(pod - 1);
+        self.0.lock().insert(address.to_owned(), host.addr());
+        Some(host)
+    }
+
+    fn remove(&self, address: &str) {
+        self.0.lock().remove(address);
+    }
+}
