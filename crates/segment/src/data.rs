@@ -141,11 +141,11 @@ impl<W: WordsMut> Data<W> {
         self.layout.document(kind)
     }
 
-    /// Marks `id` as the last known assignment of its slot, claimed or not. Only for a new file.
-    pub(crate) fn remember_slot(&self, id: SlotId, claimed: bool) {
-        let state = if claimed { SlotState::Retired } else { SlotState::Free };
+    /// Marks `id` as the last known assignment of its slot, which somebody may still use. Only for a
+    /// new file.
+    pub(crate) fn remember_slot(&self, id: SlotId) {
         if id.index < self.layout.shape.slots {
-            self.layout.slots().set(&self.words, id, state);
+            self.layout.slots().set(&self.words, id, SlotState::Retired);
         }
     }
 }

@@ -10,11 +10,12 @@
 
 mod claims;
 mod file;
+#[cfg(loom)]
+#[cfg(test)]
+mod models;
 mod set;
 mod word;
 
-#[cfg(all(test, loom))]
-pub(crate) use claims::ClaimWords;
 pub use claims::{Claim, ClaimError, Counters};
 pub use file::{LEDGER_VERSION, Ledger, MAX_REASON, Refusal};
 pub use set::{LedgerSet, LedgerView, Load};

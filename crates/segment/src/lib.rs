@@ -66,7 +66,8 @@ mod head;
 mod layout;
 pub mod ledger;
 pub mod mapped;
-#[cfg(all(test, loom))]
+#[cfg(loom)]
+#[cfg(test)]
 mod models;
 mod random;
 mod reader;

@@ -76,7 +76,8 @@ pub(crate) fn open_data<W: WordsMut>(
     }
 }
 
-/// Creates an empty data file. What live proxies still hold claims on is kept from being assigned.
+/// Creates an empty data file. Slots that a live proxy knows are kept from being assigned, claims or
+/// none: until it has accepted a new topology it may decide for their endpoints at any moment.
 pub(crate) fn first<W: WordsMut>(
     dir: &Directory,
     head: &Head<W>,
@@ -85,8 +86,8 @@ pub(crate) fn first<W: WordsMut>(
 ) -> Result<(Data<W>, Allocation), Error> {
     let pointed = head.pointers().into_iter().flatten().map(|pointer| pointer.id).max();
     let (data, allocation) = Data::create(dir, data::next_id(dir, pointed)?, shape, wrap)?;
-    for (id, claimed) in LedgerSet::open_beside(dir.try_clone()?)?.assignments() {
-        data.remember_slot(id, claimed);
+    for id in LedgerSet::open_beside(dir.try_clone()?)?.assignments() {
+        data.remember_slot(id);
     }
     Ok((data, allocation))
 }

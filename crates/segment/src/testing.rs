@@ -1,7 +1,11 @@
 //! Words for tests of protocol code: a writer that dies, and loom's memory.
 
+#[cfg(loom)]
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+use std::sync::{Mutex, atomic::AtomicUsize};
 
 use crate::words::{Words, WordsMut};
 
@@ -132,4 +136,36 @@ impl WordsMut for LoomWords {
     fn fetch_add(&self, at: usize, delta: u64, order: Ordering) -> u64 {
         self.0[at].fetch_add(delta, order)
     }
+}
+
+/// Runs `body` in every execution that loom finds, with at most `preemptions` of a thread that could
+/// go on, and returns everything it answered.
+///
+/// `least` is the fewest executions that count as a model. Loom 0.7 remembers one access per word, so
+/// of a word that one thread loads and then stores, an earlier load by another thread is forgotten,
+/// and with it the race: such a model passes after a single execution. Models here therefore spawn
+/// the reader rather than the writer, and compare the answers with all that the protocol allows: one
+/// too many is a broken protocol, one that never comes up a model that does not explore.
+#[cfg(loom)]
+pub(crate) fn explore<T: Ord + Send + 'static>(
+    preemptions: Option<usize>,
+    least: usize,
+    body: impl Fn() -> T + Send + Sync + 'static,
+) -> BTreeSet<T> {
+    let executions = Arc::new(AtomicUsize::new(0));
+    let answers = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check({
+        let (executions, answers) = (Arc::clone(&executions), Arc::clone(&answers));
+        move || {
+            let answer = body();
+            executions.fetch_add(1, Ordering::Relaxed);
+            answers.lock().unwrap().insert(answer);
+        }
+    });
+    let executions = executions.load(Ordering::Relaxed);
+    println!("{executions} executions");
+    assert!(executions >= least, "only {executions} executions");
+    std::mem::take(&mut *answers.lock().unwrap())
 }

@@ -1,8 +1,8 @@
 //! The claim protocol, on any words.
 //!
 //! Every claim word is the whole truth about its slot, so one compare-and-swap is a decision: no
-//! other memory has to agree with it. Orderings are acquire/release all the same, so that a reader
-//! that first loads an accepted generation and then sums claims sees every claim of before.
+//! other memory has to agree with it. Orderings are acquire/release all the same: whoever finds a
+//! request gone or a slot adopted also sees what its worker did before that.
 //!
 //! Who writes: the workers of one process, concurrently. A process that dies takes its file with it
 //! (see [`file`](super::file)), so there is no torn state to recover: any word between two operations
@@ -258,5 +258,30 @@ impl<W: WordsMut> ClaimWords<W> {
     #[inline]
     fn count(&self, which: Counter) {
         self.words.fetch_add(self.counter(which), 1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::HeapWords;
+
+    fn generation(number: u16) -> SlotGeneration {
+        SlotGeneration::new(number).unwrap()
+    }
+
+    /// No worker can bring this about, as a slot is adopted only while nothing is held on it.
+    #[test]
+    fn a_release_into_another_assignment_changes_nothing() {
+        let claims = ClaimWords::new(HeapWords::new(ClaimWords::<()>::words(1)), 0, 1);
+        claims.adopt(0, generation(1)).unwrap();
+        let mut claim = claims.claim_any(0, generation(1), 3).unwrap();
+        let forged = Observed::pack(generation(2), 1, 3);
+        claims.words.store(COUNTERS * LINE, forged.word, Ordering::Relaxed);
+        assert!(!claims.release_tokens(&mut claim));
+        assert!(!claims.release(&claim));
+        assert_eq!(claims.observe(0), forged);
+        let counters = claims.counters();
+        assert_eq!((counters.released, counters.stale_releases), (0, 2));
     }
 }

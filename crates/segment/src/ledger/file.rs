@@ -78,7 +78,7 @@ impl<W: Words + Clone> LedgerWords<W> {
         Ok(Self::over(words, capacity))
     }
 
-    fn over(words: W, capacity: usize) -> Self {
+    pub(super) fn over(words: W, capacity: usize) -> Self {
         Self { claims: ClaimWords::new(words.clone(), claims_at(), capacity), words }
     }
 
@@ -97,6 +97,17 @@ impl<W: Words + Clone> LedgerWords<W> {
             generation: u64::from_le_bytes(*generation),
             reason: String::from_utf8_lossy(reason).into_owned(),
         })
+    }
+}
+
+impl<W: WordsMut> LedgerWords<W> {
+    fn accept_config(&self, generation: u64) {
+        self.words.store(AT_CONFIG, generation, Ordering::Release);
+    }
+
+    /// Release, so that who sees the generation also sees the claims that were made before it.
+    pub(super) fn accept_topology(&self, generation: u64) {
+        self.words.store(AT_TOPOLOGY, generation, Ordering::Release);
     }
 }
 
@@ -234,13 +245,13 @@ impl Ledger {
 
     /// Reports the generation of the configuration that this process now works with.
     pub fn accept_config(&self, generation: u64) {
-        self.ledger.words.store(AT_CONFIG, generation, Ordering::Release);
+        self.ledger.accept_config(generation);
     }
 
     /// Reports the generation of the topology that *every* worker of this process now works with:
     /// from here on no claim is made on an endpoint that the topology does not have.
     pub fn accept_topology(&self, generation: u64) {
-        self.ledger.words.store(AT_TOPOLOGY, generation, Ordering::Release);
+        self.ledger.accept_topology(generation);
     }
 
     /// Reports that the configuration of this generation was refused, and why. Takes a lock: for a
@@ -286,7 +297,7 @@ fn claims_at() -> usize {
 }
 
 /// The length in words of a ledger for `capacity` slots.
-fn len(capacity: usize) -> usize {
+pub(super) fn len(capacity: usize) -> usize {
     (claims_at() + ClaimWords::<()>::words(capacity)).next_multiple_of(LINE)
 }
 

@@ -161,22 +161,19 @@ impl LedgerSet {
         self.unreadable.iter().map(|(name, error)| (name.as_str(), error))
     }
 
-    /// The last known assignment of every slot that a live process knows, and whether any holds
-    /// requests on it.
-    pub(crate) fn assignments(&self) -> Vec<(SlotId, bool)> {
-        let mut known: BTreeMap<u32, (SlotGeneration, bool)> = BTreeMap::new();
+    /// The last known assignment of every slot that a live process knows.
+    pub(crate) fn assignments(&self) -> Vec<SlotId> {
+        let mut known: BTreeMap<u32, SlotGeneration> = BTreeMap::new();
         for view in self.live.values() {
             for index in 0..view.capacity() {
                 let word = view.observe(index);
                 if word.generation() != SlotGeneration::NONE {
-                    let (generation, claimed) = known.entry(index).or_default();
+                    let generation = known.entry(index).or_default();
                     *generation = word.generation().max(*generation);
-                    *claimed |= word.requests() != 0;
                 }
             }
         }
-        let slot = |(index, (generation, claimed))| (SlotId { index, generation }, claimed);
-        known.into_iter().map(slot).collect()
+        known.into_iter().map(|(index, generation)| SlotId { index, generation }).collect()
     }
 }
 

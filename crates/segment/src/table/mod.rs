@@ -73,7 +73,8 @@ mod layout;
 mod live;
 mod membership;
 mod memory;
-#[cfg(all(test, loom))]
+#[cfg(loom)]
+#[cfg(test)]
 mod models;
 mod nodes;
 mod prefix;
