@@ -7,6 +7,8 @@
 
 mod balancer;
 pub mod hosts;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

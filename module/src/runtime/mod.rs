@@ -14,7 +14,10 @@
 mod host_changes;
 mod owner;
 mod served;
+mod tenants;
 mod watcher;
+#[cfg(test)]
+mod watcher_tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -4,20 +4,20 @@
 //! validates and compiles it, lets the main thread add the hosts, and swaps what workers see. A
 //! document that cannot be used is reported back through the ledger; the last good one stays.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use envoy_proxy_dynamic_modules_rust_sdk::{envoy_log_error, envoy_log_info, envoy_log_warn};
 use inlane_core::config::{self, LoadedConfig};
-use inlane_core::endpoint::{EndpointSet, Slot};
+use inlane_core::endpoint::EndpointSet;
 use inlane_core::plan::{Plan, StaleMetrics as PlanStaleMetrics};
 use inlane_core::snapshot::{ConfigDocument, Pool, Topology};
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
-use super::served::{Served, Serving, Unserved, slot_generation};
-use super::{HostChange, Runtime};
+use super::Runtime;
+use super::served::{Served, Serving, Unserved};
+use super::tenants::{SETTLE, Tenants};
 use crate::clock;
 use crate::settings::StaleMetrics;
 
@@ -25,12 +25,6 @@ use crate::settings::StaleMetrics;
 const TICK: Duration = Duration::from_millis(5);
 /// How often it tries to open a segment that is not there.
 const REOPEN: Duration = Duration::from_millis(100);
-/// How long an added endpoint waits for Envoy's main thread before it is published regardless.
-const HOSTS_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a worker may still be in the middle of a decision on what was served before.
-const SETTLE: Duration = Duration::from_millis(200);
-
 /// Starts the thread.
 pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
     let run = move || {
@@ -48,16 +42,7 @@ pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
         .map_err(|e| format!("the watcher thread cannot be started: {e}"))
 }
 
-/// An endpoint on its way out.
-#[derive(Debug)]
-struct Leaving {
-    slot: Slot,
-    address: String,
-    since: Instant,
-    /// Whether it has lost its entry in the host table.
-    cleared: bool,
-}
-
+/// The thread's memory. One pass is a [`tick`](Self::tick).
 #[derive(Debug, Default)]
 pub(crate) struct Watcher {
     reader: Option<SnapshotReader>,
@@ -70,8 +55,7 @@ pub(crate) struct Watcher {
     config: Option<(u64, Arc<LoadedConfig>)>,
     topology_seen: Option<u64>,
     topology: Option<(Pool, Arc<EndpointSet>)>,
-    present: BTreeMap<(u32, u32), String>,
-    leaving: Vec<Leaving>,
+    tenants: Tenants,
     /// A topology that is accepted once no worker can be in the middle of a decision on an older.
     accepting: Option<(Instant, u64)>,
     /// What stale metrics mean in what is served.
@@ -80,6 +64,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
+    /// Looks at everything once.
     pub(crate) fn tick(&mut self, runtime: &Runtime) {
         let changed = self.follow(runtime);
         let Some(reader) = &self.reader else { return };
@@ -243,13 +228,13 @@ impl Watcher {
         let ledger = Arc::clone(ledger);
         let topology = self.topology.clone();
         if let Some((_, set)) = &topology {
-            self.add_hosts(runtime, set, &ledger);
+            self.tenants.admit(&runtime.clusters, set, &ledger);
         }
+        self.stale_metrics = runtime.settings().stale_metrics;
         let state = match (topology, &self.config) {
             (None, _) => Err(Unserved::NoTopology),
             (_, None) => Err(Unserved::NoConfiguration),
             (Some((pool, set)), Some((config_generation, config))) => {
-                self.stale_metrics = runtime.settings().stale_metrics;
                 let stale = match self.stale_metrics {
                     StaleMetrics::Neutral => PlanStaleMetrics::Mean,
                     StaleMetrics::LastKnown => PlanStaleMetrics::Trust,
@@ -272,72 +257,16 @@ impl Watcher {
         runtime.publish(Served { epoch: self.epoch, state });
         runtime.kept.release_unused();
         if let Some(set) = present {
-            self.retire_hosts(&set);
+            self.tenants.dismiss(&set);
         }
     }
 
-    /// Gives new endpoints their ledger cell and their host before workers can choose them.
-    fn add_hosts(&mut self, runtime: &Runtime, set: &EndpointSet, ledger: &Ledger) {
-        let mut added = Vec::new();
-        for endpoint in set.as_slice() {
-            let slot = endpoint.slot;
-            if let Some(generation) = slot_generation(slot)
-                && let Err(error) = ledger.adopt(slot.index, generation)
-            {
-                envoy_log_warn!("inlane: {} has no ledger cell: {error}", endpoint.id);
-            }
-            let key = (slot.index, slot.generation);
-            if self.present.get(&key) != Some(&endpoint.host_port) {
-                self.present.insert(key, endpoint.host_port.clone());
-                self.leaving.retain(|leaving| leaving.slot != slot);
-                added.push(HostChange::Add { slot, address: endpoint.host_port.clone() });
-            }
-        }
-        if !added.is_empty() {
-            runtime.clusters.change(&added, HOSTS_LIMIT);
-        }
-    }
-
-    /// Notes endpoints that are gone. Their table entries stay for a moment, for requests that were
-    /// decided before and are about to ask for their host: the whole pool may have been replaced.
-    fn retire_hosts(&mut self, set: &EndpointSet) {
-        let stays: std::collections::HashSet<(u32, u32)> =
-            set.as_slice().iter().map(|e| (e.slot.index, e.slot.generation)).collect();
-        let gone: Vec<_> = self.present.keys().filter(|k| !stays.contains(k)).copied().collect();
-        for key in gone {
-            let Some(address) = self.present.remove(&key) else { continue };
-            let slot = Slot { index: key.0, generation: key.1 };
-            self.leaving.push(Leaving { slot, address, since: Instant::now(), cleared: false });
-        }
-    }
-
-    /// Takes endpoints that are gone out of the host table, and a moment later lets the hosts go
-    /// whose claims are zero, or whose grace has passed.
+    /// Reports a topology that no worker can be behind any more, and lets hosts go.
     fn let_go(&mut self, runtime: &Runtime) {
         let Some(ledger) = &self.ledger else { return };
         if let Some((_, generation)) = self.accepting.take_if(|(at, _)| at.elapsed() >= SETTLE) {
             ledger.accept_topology(generation);
         }
-        let grace = runtime.settings().removal_grace;
-        let mut changes = Vec::new();
-        self.leaving.retain_mut(|leaving| {
-            let age = leaving.since.elapsed();
-            if age >= SETTLE && !leaving.cleared {
-                leaving.cleared = true;
-                changes.push(HostChange::Clear { slot: leaving.slot });
-            }
-            let observed = ledger.observe(leaving.slot.index);
-            let busy = slot_generation(leaving.slot) == Some(observed.generation())
-                && observed.requests() > 0;
-            let stays = age < 2 * SETTLE || (busy && age < grace);
-            if !stays {
-                let (slot, address) = (leaving.slot, leaving.address.clone());
-                changes.push(HostChange::Remove { slot, address });
-            }
-            stays
-        });
-        if !changes.is_empty() {
-            runtime.clusters.change(&changes, Duration::ZERO);
-        }
+        self.tenants.release(&runtime.clusters, ledger, runtime.settings().removal_grace);
     }
 }

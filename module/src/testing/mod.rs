@@ -6,22 +6,19 @@
 
 mod plugins;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::registry::Registry;
-use inlane_core::snapshot::{
-    ConfigDocument, FailureMode, MetricsRow, Pool, Topology, TopologyEndpoint,
-};
+use inlane_core::snapshot::{ConfigDocument, FailureMode, Pool, Topology, TopologyEndpoint};
 use inlane_segment::{Document, LedgerSet, Observed, Shape, SlotId, Writer};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
 pub(crate) use plugins::{LEAST_BOOKED, PROBED, registry, script};
 
-use crate::clock;
 use crate::cluster::hosts::HostPtr;
 use crate::runtime::{HostOperations, PodsHosts, Runtime, Served, Wake, Watcher};
 use crate::settings::Settings;
@@ -137,13 +134,6 @@ impl World {
         self.tick();
     }
 
-    /// Publishes an endpoint's metrics as of now.
-    pub(crate) fn set_row(&mut self, endpoint: EndpointIx, row: MetricsRow) {
-        let slot = self.topology.endpoints[endpoint as usize].slot;
-        let row = MetricsRow { scraped_at_ms: clock::now_ms(), ..row };
-        assert!(self.writer().publish_row(slot, &row.to_words()));
-    }
-
     /// One pass of the watcher.
     pub(crate) fn tick(&mut self) {
         self.watcher.tick(&self.runtime);
@@ -179,12 +169,18 @@ impl World {
         set
     }
 
-    /// Attaches a cluster that has carried out everything filed so far.
-    pub(crate) fn attach(&self) -> (Arc<PodsHosts>, FakeCluster) {
-        let hosts = Arc::new(PodsHosts::new(64, Box::new(NoWake)));
-        let cluster = FakeCluster::default();
+    /// Attaches a cluster whose main thread carries changes out as soon as it is woken.
+    pub(crate) fn attach(&self) -> (Arc<PodsHosts>, Arc<FakeCluster>) {
+        let cluster = Arc::new(FakeCluster {
+            runtime: Arc::downgrade(&self.runtime),
+            hosts: OnceLock::new(),
+            present: Mutex::default(),
+            added: Mutex::default(),
+        });
+        let hosts = Arc::new(PodsHosts::new(256, Box::new(MainThread(Arc::clone(&cluster)))));
+        // A cluster that is not set yet is not woken: nothing is filed before it is attached.
+        let _ = cluster.hosts.set(Arc::downgrade(&hosts));
         self.runtime.clusters.attach(&hosts);
-        hosts.apply(&cluster);
         (hosts, cluster)
     }
 
@@ -211,16 +207,25 @@ fn endpoint(pod: u32, slot: SlotId) -> TopologyEndpoint {
     }
 }
 
-/// Nobody waits for this cluster's main thread: the test is it.
-struct NoWake;
+/// The main thread of a [`FakeCluster`].
+struct MainThread(Arc<FakeCluster>);
 
-impl Wake for NoWake {
-    fn wake(&self) {}
+impl Wake for MainThread {
+    fn wake(&self) {
+        if let Some(hosts) = self.0.hosts.get().and_then(Weak::upgrade) {
+            hosts.apply(&*self.0);
+        }
+    }
 }
 
 /// A cluster whose host pointers are made of the address.
-#[derive(Default)]
-pub(crate) struct FakeCluster(Mutex<BTreeMap<String, usize>>);
+pub(crate) struct FakeCluster {
+    runtime: Weak<Runtime>,
+    hosts: OnceLock<Weak<PodsHosts>>,
+    present: Mutex<BTreeSet<String>>,
+    /// Every address that was added, and whether workers could already choose it then.
+    pub(crate) added: Mutex<Vec<(String, bool)>>,
+}
 
 impl FakeCluster {
     /// The pointer of the host of pod `pod`.
@@ -228,21 +233,24 @@ impl FakeCluster {
         std::ptr::without_provenance_mut(0x100 * (pod as usize + 1))
     }
 
+    /// The addresses of the hosts that the cluster has.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.0.lock().keys().cloned().collect()
+        self.present.lock().iter().cloned().collect()
     }
 }
 
 impl HostOperations for FakeCluster {
     fn find_or_add(&self, address: &str) -> Option<HostPtr> {
+        let served = self.runtime.upgrade()?.served();
+        let mut endpoints = served.serving().into_iter().flat_map(|s| s.endpoints().as_slice());
+        let known = endpoints.any(|endpoint| endpoint.host_port == address);
+        self.added.lock().push((address.to_owned(), known));
+        self.present.lock().insert(address.to_owned());
         let last = address.split(':').next()?.rsplit('.').next()?;
-        let pod: u32 = last.parse().ok()?;
-        let host = Self::host(pod - 1);
-        self.0.lock().insert(address.to_owned(), host.addr());
-        Some(host)
+        Some(Self::host(last.parse::<u32>().ok()? - 1))
     }
 
     fn remove(&self, address: &str) {
-        self.0.lock().remove(address);
+        self.present.lock().remove(address);
     }
 }

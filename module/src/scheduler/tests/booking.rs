@@ -8,6 +8,7 @@ use inlane_core::plugin::Refusal;
 use super::super::claim;
 use super::super::control_headers::DESTINATION;
 use super::{BODY, Stream};
+use crate::runtime::Serving;
 use crate::settings::Settings;
 use crate::testing::{PROBED, World, registry, script, settings};
 
@@ -15,12 +16,10 @@ fn probed(settings: Settings, endpoints: u32) -> World {
     World::with(settings, registry, PROBED, endpoints)
 }
 
-/// Books requests on an endpoint, as another worker would.
-fn book(world: &World, endpoint: u32, requests: u32) {
-    let served = world.served();
+/// Books requests on an endpoint, as another worker would. They outlive the test.
+fn book(serving: &Serving, endpoint: u32, requests: u32) {
     for _ in 0..requests {
-        // Nothing gives it back: the other worker's stream outlives the test.
-        std::mem::forget(claim(served.serving().unwrap(), endpoint, 1, None).unwrap());
+        let _held = claim(serving, endpoint, 1, None).unwrap();
     }
 }
 
@@ -29,7 +28,7 @@ fn destination(stream: &Stream) -> String {
 }
 
 /// Runs `meddle` with the number of the decision, while that scores.
-fn while_scoring(world: &World, meddle: impl Fn(&crate::runtime::Serving, u32) + 'static) {
+fn while_scoring(world: &World, meddle: impl Fn(&Serving, u32) + 'static) {
     let (served, mut round) = (world.served(), 0);
     script(|script| {
         script.score = Some(Box::new(move || {
@@ -51,12 +50,10 @@ fn a_burst_sees_its_own_picks() {
 #[test]
 fn a_booking_in_between_is_noticed_and_the_decision_made_again() {
     let world = probed(settings(), 2);
-    book(&world, 1, 1);
+    book(world.served().serving().unwrap(), 1, 1);
     while_scoring(&world, |serving, round| {
         if round == 1 {
-            for _ in 0..2 {
-                std::mem::forget(claim(serving, 0, 1, None).unwrap());
-            }
+            book(serving, 0, 2);
         }
     });
     let stream = Stream::sent(&world, BODY);
@@ -72,7 +69,7 @@ fn a_booking_in_between_is_noticed_and_the_decision_made_again() {
 fn endless_conflicts_end_with_a_booking_all_the_same() {
     let world = probed(settings(), 1);
     while_scoring(&world, |serving, _| {
-        std::mem::forget(claim(serving, 0, 1, None).unwrap());
+        book(serving, 0, 1);
     });
     let mut stream = Stream::sent(&world, BODY);
     assert_eq!(destination(&stream), "10.0.0.1:8000");
@@ -97,7 +94,7 @@ fn past_the_budget_only_load_counts() {
 #[test]
 fn a_plugin_that_panics_is_neutral_and_counted() {
     let world = probed(settings(), 2);
-    book(&world, 0, 1);
+    book(world.served().serving().unwrap(), 0, 1);
     while_scoring(&world, |_, _| panic!("as the test wants it"));
     let stream = Stream::sent(&world, BODY);
     assert_eq!(destination(&stream), "10.0.0.2:8000", "the other scorer still counts");
@@ -158,7 +155,7 @@ fn headers_that_plugins_ask_for_are_set_and_removed() {
 #[test]
 fn another_leg_is_booked_until_the_first_byte() {
     let world = probed(settings(), 2);
-    book(&world, 1, 1);
+    book(world.served().serving().unwrap(), 1, 1);
     let leg = |endpoint| Effect::Claim {
         endpoint,
         tokens: 5,

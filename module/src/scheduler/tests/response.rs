@@ -9,7 +9,7 @@ fn the_first_byte_gives_the_tokens_back_once() {
     let mut streams = [Stream::sent(&world, BODY), Stream::sent(&world, BODY)];
     let booked = world.load(0);
     assert_eq!(booked.requests(), 2);
-    assert!(booked.tokens() > 0 && booked.tokens() % 2 == 0);
+    assert!(booked.tokens() > 0 && booked.tokens().is_multiple_of(2));
 
     streams[0].respond(&[(":status", "200"), ("content-type", "text/event-stream")], false);
     streams[0].respond_body(&[], false);
