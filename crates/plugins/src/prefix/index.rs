@@ -16,8 +16,8 @@ use super::stats::PrefixStats;
 const BUDGET_BYTES: usize = 64 << 20;
 
 /// Picks that wait for the owner at most, and blocks that each has room for.
-const PICKS: usize = 512;
-const PICK_BLOCKS: usize = 2_048;
+const PICKS: usize = 256;
+const PICK_BLOCKS: usize = 512;
 
 /// Bits of a slot's generation that tell tenants apart.
 const GENERATION_BITS: u32 = 12;
