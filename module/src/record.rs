@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use inlane_core::decision::Decision;
+use inlane_core::plan::Plan;
 use parking_lot::Mutex;
-
-use crate::runtime::Served;
 
 /// Bytes that the decisions of one worker may take; large pools keep fewer.
 const RING_BYTES: usize = 1 << 20;
@@ -38,8 +37,14 @@ pub struct Entry {
     pub conflicts: u32,
     /// Why there was no decision; empty when there was one.
     pub error: String,
-    /// What it was made on.
-    pub served: Arc<Served>,
+    /// What was served when it was made: differs between any two configurations or topologies.
+    pub epoch: u64,
+    /// Generation of the configuration.
+    pub config_generation: u64,
+    /// Generation of the topology.
+    pub topology_generation: u64,
+    /// Configuration and endpoints; no more than these, so that an old entry keeps no ledger alive.
+    pub plan: Option<Arc<Plan>>,
     /// The decision.
     pub decision: Decision,
 }
@@ -56,7 +61,10 @@ impl Entry {
             step: "",
             conflicts: 0,
             error: String::new(),
-            served: Arc::new(Served::empty()),
+            epoch: 0,
+            config_generation: 0,
+            topology_generation: 0,
+            plan: None,
             decision: Decision::default(),
         }
     }

@@ -5,9 +5,10 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 use crate::record::Entry;
-use crate::runtime::{Runtime, Serving};
+use crate::runtime::Runtime;
 use inlane_core::decision::{ProfileIx, ProfileRun};
 use inlane_core::endpoint::EndpointIx;
+use inlane_core::plan::Plan;
 
 /// Decisions shown unless the query asks for another number.
 const LIMIT: usize = 100;
@@ -53,30 +54,30 @@ fn decision(entry: &Entry) -> Value {
     if !entry.error.is_empty() {
         page["error"] = entry.error.clone().into();
     }
-    let Some(serving) = entry.served.serving() else { return page };
-    page["config_generation"] = serving.config_generation.into();
-    page["topology_generation"] = serving.topology_generation.into();
-    if let Some(target) = entry.decision.target().and_then(|ix| serving.endpoints().get(ix)) {
+    let Some(plan) = &entry.plan else { return page };
+    page["config_generation"] = entry.config_generation.into();
+    page["topology_generation"] = entry.topology_generation.into();
+    if let Some(target) = entry.decision.target().and_then(|ix| plan.endpoints().get(ix)) {
         page["endpoint"] = target.id.clone().into();
         page["destination"] = target.host_port.clone().into();
     }
     let profiles = entry.decision.profiles.iter().zip(0..).filter(|(run, _)| run.ran);
-    page["profiles"] = profiles.map(|(run, ix)| profile(serving, ix, run)).collect();
+    page["profiles"] = profiles.map(|(run, ix)| profile(plan, ix, run)).collect();
     if let Some(primary) = entry.decision.primary_run() {
         page["primary_profile"] = primary.name.clone().into();
     }
     page
 }
 
-fn profile(serving: &Serving, ix: ProfileIx, run: &ProfileRun) -> Value {
-    let config = serving.plan.config();
-    let id = |ix: EndpointIx| serving.endpoints().get(ix).map_or("", |e| e.id.as_str());
+fn profile(plan: &Plan, ix: ProfileIx, run: &ProfileRun) -> Value {
+    let config = plan.config();
+    let id = |ix: EndpointIx| plan.endpoints().get(ix).map_or("", |e| e.id.as_str());
     let ids = |list: &[EndpointIx]| list.iter().map(|ix| id(*ix)).collect::<Vec<_>>();
     let Some(profile) = config.profiles.get(usize::from(ix)) else { return Value::Null };
     let scorers: Vec<_> = profile
         .scorers
         .iter()
-        .map(|scorer| (serving.plan.plugin_name(scorer.plugin), scorer.weight))
+        .map(|scorer| (plan.plugin_name(scorer.plugin), scorer.weight))
         .collect();
     let endpoints = run.candidates.iter().zip(&run.totals).enumerate().map(|(row, (ix, total))| {
         let scores: Map<String, Value> = scorers
@@ -89,12 +90,12 @@ fn profile(serving: &Serving, ix: ProfileIx, run: &ProfileRun) -> Value {
             .collect();
         json!({ "endpoint": id(*ix), "scores": scores, "total": total })
     });
-    let statics = serving.plan.static_rejections(ix).iter();
+    let statics = plan.static_rejections(ix).iter();
     let rejected = statics.chain(&run.rejections).map(|rejection| {
         let filter = profile.filters.get(usize::from(rejection.filter));
         json!({
             "endpoint": id(rejection.endpoint),
-            "filter": filter.map_or("", |plugin| serving.plan.plugin_name(*plugin)),
+            "filter": filter.map_or("", |plugin| plan.plugin_name(*plugin)),
             "reason": rejection.reason,
         })
     });
@@ -102,13 +103,13 @@ fn profile(serving: &Serving, ix: ProfileIx, run: &ProfileRun) -> Value {
         "name": run.name,
         "failed": run.failed,
         "scorers": scorers.iter().map(|(n, w)| json!({"name": n, "weight": w})).collect::<Value>(),
-        "picker": serving.plan.plugin_name(profile.picker),
+        "picker": plan.plugin_name(profile.picker),
         "endpoints": endpoints.collect::<Value>(),
         "rejected": rejected.collect::<Value>(),
         "picked": ids(&run.targets),
         "ranking": ids(&run.ranking),
         "plugin_errors": run.errors.iter().map(|(plugin, error)| {
-            json!({"plugin": serving.plan.plugin_name(*plugin), "error": error.to_string()})
+            json!({"plugin": plan.plugin_name(*plugin), "error": error.to_string()})
         }).collect::<Value>(),
     })
 }

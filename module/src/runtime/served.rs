@@ -36,7 +36,7 @@ impl Unserved {
 #[derive(Debug)]
 pub struct Serving {
     /// Configuration and endpoints.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The rows.
     pub snapshot: Snapshot,
     /// This process's bookings.

@@ -243,7 +243,7 @@ impl Watcher {
                 ledger.accept_config(*config_generation);
                 self.accepting = Some((Instant::now(), topology_generation));
                 Ok(Serving {
-                    plan: Plan::new(Arc::clone(config), set).with_stale_metrics(stale),
+                    plan: Arc::new(Plan::new(Arc::clone(config), set).with_stale_metrics(stale)),
                     snapshot,
                     ledger,
                     pool,

@@ -200,6 +200,17 @@ fn a_grown_data_file_is_followed() {
 }
 
 #[test]
+fn an_old_ledger_goes_with_its_last_stream() {
+    let mut world = World::new(1);
+    let mut old = Stream::sent(&world, BODY);
+    world.writer().grow(Shape { slots: 128, ..Shape::default() }).unwrap();
+    world.tick();
+    assert_eq!(world.ledgers().iter().count(), 2, "a stream has a claim in the old one");
+    old.destroy();
+    assert_eq!(world.ledgers().iter().count(), 1, "the log of decisions keeps none");
+}
+
+#[test]
 fn prefix_indexes_survive_another_configuration() {
     let mut world = World::with(settings(), registry, PREFIX, 2);
     let long = format!(r#"{{"model":"m","prompt":"{}"}}"#, "word ".repeat(500));

@@ -272,9 +272,12 @@ fn log(
         entry.unix_ms = clock::unix_ms();
         entry.prompt_tokens = request.token_count();
         // The entry's old decision may be of another configuration: then it has no use as memory.
-        let same = entry.served.epoch == served.epoch && !entry.decision.profiles.is_empty();
-        if !Arc::ptr_eq(&entry.served, served) {
-            entry.served = Arc::clone(served);
+        let same = entry.epoch == served.epoch && entry.plan.is_some();
+        if !same {
+            entry.epoch = served.epoch;
+            entry.config_generation = serving.config_generation;
+            entry.topology_generation = serving.topology_generation;
+            entry.plan = Some(Arc::clone(&serving.plan));
         }
         if same {
             std::mem::swap(&mut entry.decision, &mut scratch.decision);
