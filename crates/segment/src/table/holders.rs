@@ -11,8 +11,8 @@
 //! * A lane, and the owner field, is `slot + 1`; 0 means none. Lane 0 of an inline word *is* the
 //!   owner: the one holder whose recency links are embedded beside the entry
 //!   ([`recency`](super::recency)). Every other holder has a node in the arena. Readers do not care.
-//! * **version** changes whenever the entry gets a new key or its record moves. A reader that
-//!   finds the same version before and after knows that the key and the record it read between the
+//! * **version** changes whenever the entry is freed or its record moves. A reader that finds the
+//!   same version before and after knows that the key and the record it read between the
 //!   two loads belonged together. It would be deceived only by 65,536 such changes of this one
 //!   entry during one probe, and then by a wrong score, never by a wild access.
 

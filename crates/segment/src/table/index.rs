@@ -128,7 +128,7 @@ impl<M: WordsMut> Table<M> {
         for passed in self.probe(home).take_while(|&passed| passed != bucket) {
             self.set_overflow(passed, self.overflow(passed).saturating_add(1));
         }
-        let version = self.holders(entry).version().wrapping_add(1);
+        let version = self.holders(entry).version();
         self.set_key(entry, key);
         self.set_way(bucket, way, entry);
         self.set_tag(bucket, way, tag);

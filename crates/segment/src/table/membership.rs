@@ -144,7 +144,9 @@ impl<M: WordsMut> Table<M> {
                     }
                 }
                 if holders.lanes().next().is_none() {
-                    holders = Holders::free(holders.version());
+                    // A new version: the next key comes before the next holders, and whoever sees it
+                    // beside the old holders must notice by this word.
+                    holders = Holders::free(holders.version().wrapping_add(1));
                 }
                 self.set_holders(entry, holders);
                 return;

@@ -23,8 +23,7 @@
 //!
 //! # Why a reader is never wrong
 //!
-//! The holders word carries a version that changes whenever its entry gets another key or its record
-//! moves. A reader loads it (Acquire), loads the key, copies the record, and after an Acquire fence
+//! The holders word carries a version that changes whenever its entry is freed or its record moves. A reader loads it (Acquire), loads the key, copies the record, and after an Acquire fence
 //! loads it again. The writer publishes a record by a Release store of the word, and begins to write
 //! into a recycled cell only after a Release fence that follows the store which retired it. So:
 //!
