@@ -76,15 +76,15 @@ impl Serving {
     }
 
     /// The block unit in which bodies should be hashed, from the first endpoint's present numbers.
-    pub fn block_unit(&self) -> Option<BlockUnit> {
+    /// `metrics` is memory to work in.
+    pub fn block_unit(&self, metrics: &mut Metrics) -> Option<BlockUnit> {
         let first = self.endpoints().as_slice().first()?;
-        let mut metrics = Metrics::default();
         metrics.reset(1);
         if let Some(row) = self.row(first.slot) {
             metrics.cache_block_size[0] = row.cache_block_size;
             metrics.cache_num_blocks[0] = row.cache_num_blocks;
         }
-        self.plan.block_unit(&metrics, 0)
+        self.plan.block_unit(metrics, 0)
     }
 
     /// The row of one endpoint.

@@ -156,6 +156,14 @@ fn a_body_is_read_once_however_it_is_shown() {
             check(&stream, &format!("all buffered, split at {at}"));
         }
 
+        // All of it is shown as received, what was read before included.
+        let mut stream = Stream::new(&world, "/v1/completions");
+        stream.headers(false);
+        stream.body(first, false);
+        stream.seen().buffered.clear();
+        assert_eq!(stream.body(BODY.as_bytes(), true), BodyStatus::Continue);
+        check(&stream, &format!("all received, split at {at}"));
+
         // Trailers end the body.
         let mut stream = Stream::new(&world, "/v1/completions");
         stream.headers(false);
