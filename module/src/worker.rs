@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use inlane_core::columns::Metrics;
 use inlane_core::cycle::Scratch;
 use inlane_core::effect::TokenRelease;
 use inlane_core::endpoint::{EndpointIx, EndpointSet};
@@ -41,6 +42,8 @@ pub struct Worker {
     pub records: Records,
     /// Where decisions are logged.
     pub ring: Arc<Ring>,
+    /// Numbers of one endpoint, while a body's block unit is asked for.
+    pub first: Metrics,
     rng: Rng,
     scanners: Vec<BodyScanner>,
     /// Handles of the labels seen last, the latest at the end.
@@ -91,6 +94,7 @@ impl Worker {
             scratch: None,
             records: Records::default(),
             ring: runtime.log.ring(),
+            first: Metrics::default(),
             rng: Rng::new(seed),
             scanners: Vec::new(),
             series: Vec::new(),

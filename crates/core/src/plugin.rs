@@ -281,6 +281,12 @@ pub trait DataProducer: Send + Sync {
         let _ = (metrics, first);
         None
     }
+
+    /// How many blocks of a prompt, from the front, the producer looks at.
+    fn block_limit(&self, unit: BlockUnit) -> usize {
+        let _ = unit;
+        0
+    }
 }
 
 /// Hook before anything is decided: may change what the decision sees of the request.

@@ -75,16 +75,17 @@ impl Serving {
         }
     }
 
-    /// The block unit in which bodies should be hashed, from the first endpoint's present numbers.
-    /// `metrics` is memory to work in.
-    pub fn block_unit(&self, metrics: &mut Metrics) -> Option<BlockUnit> {
+    /// The block unit in which bodies should be hashed, from the first endpoint's present numbers,
+    /// and how many blocks of a prompt. `metrics` is memory to work in.
+    pub fn block_unit(&self, metrics: &mut Metrics) -> Option<(BlockUnit, usize)> {
         let first = self.endpoints().as_slice().first()?;
         metrics.reset(1);
         if let Some(row) = self.row(first.slot) {
             metrics.cache_block_size[0] = row.cache_block_size;
             metrics.cache_num_blocks[0] = row.cache_num_blocks;
         }
-        self.plan.block_unit(metrics, 0)
+        let unit = self.plan.block_unit(metrics, 0)?;
+        Some((unit, self.plan.block_limit(unit)))
     }
 
     /// The row of one endpoint.

@@ -30,15 +30,16 @@ pub(super) struct BodyReader {
 impl BodyReader {
     /// A reader for a body of `api`. The block unit is that of what is served now.
     pub(super) fn new(runtime: &Arc<Runtime>, api: Api, served: &Served) -> Self {
-        let unit = served.serving().and_then(|serving| serving.block_unit());
-        let unit = unit.unwrap_or(BlockUnit::Tokens(64));
+        let wish = worker::with(runtime, |w| served.serving()?.block_unit(&mut w.first));
+        // Without a producer that matches prefixes only the tokens count.
+        let (unit, blocks) = wish.flatten().unwrap_or((BlockUnit::Tokens(64), 0));
         let size = match unit {
             BlockUnit::Bytes(n) => BlockSize::Bytes(NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN)),
             BlockUnit::Tokens(n) => {
                 BlockSize::Tokens(NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
             }
         };
-        let scanner = worker::with(runtime, |w| w.take_scanner(api, size, MAX_BLOCKS));
+        let scanner = worker::with(runtime, |w| w.take_scanner(api, size, blocks.min(MAX_BLOCKS)));
         Self { runtime: Arc::clone(runtime), scanner, unit, scanned: 0, held: 0 }
     }
 

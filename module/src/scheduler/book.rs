@@ -122,3 +122,36 @@ pub(super) fn fill_load(serving: &Serving, scratch: &mut Scratch) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[test]
+    fn a_booking_that_nobody_takes_is_given_back() {
+        let world = World::new(2);
+        let served = world.served();
+        let serving = served.serving().unwrap();
+        let mut scratch = Scratch::new(&serving.plan);
+        let leg = |endpoint| Effect::Claim {
+            endpoint,
+            tokens: 7,
+            release: TokenRelease::FirstByte,
+            until_first_byte: false,
+        };
+        scratch.effects = vec![leg(0), leg(1)];
+        let Ok(booking) = book(serving, &scratch, 0, true) else { panic!("nobody else books") };
+        assert_eq!((world.booked(), world.load(0).tokens()), (vec![1, 1], 7));
+        drop(booking);
+        assert_eq!((world.booked(), world.load(0).tokens()), (vec![0, 0], 0));
+
+        let Ok(booking) = book(serving, &scratch, 0, true) else { panic!("nobody else books") };
+        let (claim, others) = booking.take();
+        assert_eq!(world.booked(), [1, 1]);
+        claim.into_iter().chain(others).for_each(|claim| {
+            assert!(serving.ledger.release(claim));
+        });
+        assert_eq!(world.stale_releases(), 0);
+    }
+}

@@ -51,6 +51,14 @@ impl Plan {
         })
     }
 
+    /// How many blocks of a prompt are looked at: nothing beyond needs to be hashed.
+    pub fn block_limit(&self, unit: BlockUnit) -> usize {
+        let producers = self.config.producers.iter();
+        let roles = producers.filter_map(|&plugin| self.roles(plugin)?.producer.as_deref());
+        let limits = roles.map(|producer| isolate(|| Ok(producer.block_limit(unit))).unwrap_or(0));
+        limits.max().unwrap_or(0)
+    }
+
     /// Runs the data producers in order. A subset, when given, first narrows the candidates to
     /// the endpoints it names. The first producer that fails ends the pass: its data and those of
     /// the producers after it may be missing, which scorers take as absent.

@@ -160,6 +160,10 @@ impl DataProducer for PrefixProducer {
     fn block_unit(&self, metrics: &Metrics, first: EndpointIx) -> Option<BlockUnit> {
         Some(self.settings.unit(metrics, first))
     }
+
+    fn block_limit(&self, unit: BlockUnit) -> usize {
+        self.settings.limit(unit)
+    }
 }
 
 impl PostChoice for PrefixProducer {
