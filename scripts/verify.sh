@@ -12,6 +12,8 @@ echo "== miri: crates/segment"
 MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=target/miri \
   cargo +nightly miri test -p inlane-segment --lib
 
+# The fuzz packages are workspaces of their own; one target directory serves all of them.
+export CARGO_TARGET_DIR=$PWD/target/fuzz
 for dir in crates/*/fuzz; do
   for target in $(cd "$dir" && cargo +nightly fuzz list); do
     echo "== fuzz: $dir $target"

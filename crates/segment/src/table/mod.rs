@@ -58,8 +58,9 @@
 //! whole, private state included (`tests/table_bytes.rs` measures it). What is reserved but not
 //! used costs address space in anonymous memory; a file is allocated in full.
 //!
-//! A block found in the next entry takes 5 to 15 ns whatever the size of the table, one found through
-//! the index of a table larger than the caches 40 to 80 ns, as several are waited for together.
+//! A block found in the next entry takes 5 to 20 ns whatever the size of the table. One found through
+//! the index takes 10 to 30 ns while the caches hold the table and 80 to 125 ns when it is much larger,
+//! as several are waited for together; a busy neighbour on the memory bus can double that.
 //! Changing the holders of a block costs the writer O(1), or the size of one record when it moves.
 
 mod ahead;
