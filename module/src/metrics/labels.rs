@@ -36,7 +36,7 @@ pub struct ModelLabels {
 }
 
 impl ModelLabels {
-    /// Labels of a request; a name that is too long to be kept is [`OTHER`].
+    /// Labels of a request; a name that is too long to be kept is `other`.
     pub fn new(model: &str, target_model: &str, fairness_id: &str, priority: i32) -> Self {
         Self {
             model: short(model).to_owned(),
