@@ -23,7 +23,7 @@ use crate::slot::SlotRegion;
 use crate::words::{Words, WordsMut};
 
 /// The layout that this build writes and reads.
-pub const LAYOUT_VERSION: u16 = 1;
+pub const LAYOUT_VERSION: u16 = 2;
 
 /// Most endpoint slots that a segment may have.
 pub const MAX_SLOTS: u32 = 16_384;
@@ -49,17 +49,20 @@ pub enum Document {
     Config,
     /// Inference objectives and model rewrites.
     Objectives,
+    /// The trained latency model, in the format of the crate that makes it.
+    Model,
 }
 
 impl Document {
     /// All documents, in the order of their places in the file.
-    pub const ALL: [Self; 3] = [Self::Topology, Self::Config, Self::Objectives];
+    pub const ALL: [Self; 4] = [Self::Topology, Self::Config, Self::Objectives, Self::Model];
 
     pub(crate) fn index(self) -> usize {
         match self {
             Self::Topology => 0,
             Self::Config => 1,
             Self::Objectives => 2,
+            Self::Model => 3,
         }
     }
 }
@@ -79,9 +82,10 @@ pub struct Shape {
 
 impl Default for Shape {
     /// 1,024 slots of one-line rows, room for a 4 MiB topology and 1 MiB for each other document,
-    /// no block table: 12.1 MiB.
+    /// no block table: 14.1 MiB.
     fn default() -> Self {
-        Self { slots: 1024, row_words: 8, documents: [4 << 20, 1 << 20, 1 << 20], table_words: 0 }
+        let documents = [4 << 20, 1 << 20, 1 << 20, 1 << 20];
+        Self { slots: 1024, row_words: 8, documents, table_words: 0 }
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `data-<id>.seg`     | the control plane | documents, rows, endpoint slots, room for a block table      |
 //! | `ledger-….led`      | one proxy process | its [claims](ledger) on every slot, and what it has accepted |
 //!
-//! **Two tiers.** *Documents* (topology, configuration, objectives) are blobs that a watcher thread
+//! **Two tiers.** *Documents* (topology, configuration, objectives, latency model) are blobs that a watcher thread
 //! copies out and compiles once per generation. *Rows* are a fixed number of words per endpoint slot,
 //! which workers read for every decision. Nothing on the hot path is a string, an offset or a pointer.
 //!

@@ -29,7 +29,7 @@ enum Publish {
 
 fn publish() -> impl Strategy<Value = Publish> {
     prop_oneof![
-        4 => (0..3_usize, vec(any::<u8>(), 0..70)).prop_map(|(kind, bytes)| Publish::Document(kind, bytes)),
+        4 => (0..Document::ALL.len(), vec(any::<u8>(), 0..70)).prop_map(|(kind, bytes)| Publish::Document(kind, bytes)),
         8 => (0..SLOTS + 2, vec(any::<u64>(), 0..10)).prop_map(|(slot, row)| Publish::Row(slot, row)),
         3 => Just(Publish::Assign),
         3 => (0..SLOTS).prop_map(Publish::Retire),
@@ -80,7 +80,7 @@ impl Published {
                 });
             }
             Publish::Grow(slots, bytes) => {
-                let documents = [bytes; 3];
+                let documents = [bytes; 4];
                 writer.grow(Shape { slots, documents, ..small() }).unwrap();
             }
             Publish::Restart => unreachable!("needs the directory"),

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 const SHAPE: Shape =
-    Shape { slots: 16, row_words: 8, documents: [400_000, 100_000, 1_000], table_words: 0 };
+    Shape { slots: 16, row_words: 8, documents: [400_000, 100_000, 1_000, 1_000], table_words: 0 };
 
 /// A mounted volume, unmounted at the end.
 struct Volume(TempDir);

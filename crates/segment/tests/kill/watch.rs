@@ -15,7 +15,7 @@ pub(crate) struct Seen {
     pub(crate) newest: u64,
     // The last numbers and generations, none of which may go backwards.
     last_rows: [u64; SLOTS as usize],
-    last_documents: [(u64, u64); 3],
+    last_documents: [(u64, u64); Document::ALL.len()],
 }
 
 /// Reads until it is over.
