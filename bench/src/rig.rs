@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use inlane_core::columns::InFlight;
 use inlane_core::config::load;
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::endpoint::{EndpointIx, EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
@@ -217,7 +217,7 @@ impl Rig {
     pub fn produce(&mut self, scanner: &BodyScanner) {
         let Self { plan, scratch, segment, unit, .. } = self;
         with_request(scanner, *unit, |request| {
-            plan.produce(request, None, segment, NOW_MS, scratch);
+            plan.produce(&Ask::new(request, segment, NOW_MS), scratch);
         });
     }
 

@@ -3,7 +3,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::request::Request;
 use inlane_core::rng::Rng;
 
@@ -45,7 +45,7 @@ fn run(bencher: divan::Bencher<'_, '_>, endpoints: usize, busy: u32) {
     metrics.waiting.iter_mut().for_each(|w| *w = rng.below(busy));
     metrics.kv_usage.iter_mut().for_each(|kv| *kv = f64::from(rng.below(busy)) / 100.0);
     let request = Request { id: "r", target_model: "e00003", ..Request::default() };
-    plan.produce(&request, None, &Idle, 1, &mut scratch);
+    plan.produce(&Ask::new(&request, &Idle, 1), &mut scratch);
     let mut seed = 0;
     bencher.bench_local(|| {
         seed += 1;

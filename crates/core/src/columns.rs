@@ -26,6 +26,11 @@ pub struct Metrics {
     pub cache_block_size: Vec<u32>,
     /// Engine cache blocks, 0 = not reported.
     pub cache_num_blocks: Vec<u32>,
+    /// LoRA adapters; filled and reset only while [`with_adapters`](Self::with_adapters) is set.
+    pub adapters: Vec<Adapters>,
+    /// Whether the configuration reads [`adapters`](Self::adapters). Most do not, and 24 bytes
+    /// per endpoint and request are worth saving.
+    pub with_adapters: bool,
     /// Whether the numbers may be used. Scorers that read metrics give an endpoint whose numbers
     /// are not fresh the mean score of the others, see [`crate::plugin::Scorer::reads_metrics`].
     pub fresh: Vec<bool>,
@@ -44,7 +49,25 @@ impl Metrics {
         fill(&mut self.cache_block_size, len, 0);
         fill(&mut self.cache_num_blocks, len, 0);
         fill(&mut self.fresh, len, true);
+        let adapters = if self.with_adapters { len } else { 0 };
+        fill(&mut self.adapters, adapters, Adapters::default());
     }
+}
+
+/// Adapters of one endpoint. A set has bit `i` for the name at `i` of
+/// [`EndpointSet::adapters`](crate::endpoint::EndpointSet::adapters).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Adapters {
+    /// Adapters running.
+    pub active: u64,
+    /// Adapters waiting.
+    pub waiting: u64,
+    /// Models that the engine says it serves, base models included; 0 = it was not asked.
+    pub served: u64,
+    /// Adapters that fit at once, 0 = not reported.
+    pub max_active: u32,
+    /// Adapters running or waiting, those without a bit included.
+    pub loaded: u32,
 }
 
 /// How much of a request's prefix an endpoint holds.
@@ -76,6 +99,81 @@ pub struct InFlight {
 pub struct UncachedTokens(
     /// Tokens.
     pub i64,
+);
+
+/// Blocks of a request's prefix that an endpoint holds, by the tier they are in. Each count is that
+/// of a contiguous run from the first block on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CachedTiers {
+    /// In accelerator memory.
+    pub gpu: u32,
+    /// In host memory.
+    pub cpu: u32,
+    /// Anywhere else.
+    pub other: u32,
+    /// Expected, not confirmed by the engine.
+    pub speculative: u32,
+}
+
+/// Predicted latency of this request on an endpoint, and what the client's targets leave of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LatencyInfo {
+    /// Whether the predicted time to first token is within the target.
+    pub ttft_valid: bool,
+    /// Whether the predicted time per output token is within the target.
+    pub tpot_valid: bool,
+    /// Target minus predicted time to first token, ms.
+    pub ttft_headroom: f64,
+    /// Target minus predicted time per output token, ms.
+    pub tpot_headroom: f64,
+    /// Predicted time to first token, ms.
+    pub ttft: f64,
+    /// Predicted time per output token, ms.
+    pub tpot: f64,
+    /// Requests that this scheduler has running on the endpoint.
+    pub dispatched: u32,
+}
+
+/// How many of a request's media items an endpoint has encoded before, by size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EncoderMatch {
+    /// Total size of the items that it has.
+    pub matched: u64,
+    /// Total size of the request's items.
+    pub requested: u64,
+}
+
+/// Where an endpoint stands, as hashes of the names; 0 = not known. Equal names have equal hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Topology {
+    /// Host.
+    pub host: u64,
+    /// Rack.
+    pub rack: u64,
+    /// Zone.
+    pub zone: u64,
+    /// Region.
+    pub region: u64,
+}
+
+impl Topology {
+    /// The hash of a name: 64-bit FNV-1a, 0 for the empty name. A collision makes two places look
+    /// like one and costs some latency, no more.
+    pub fn digest(name: &str) -> u64 {
+        if name.is_empty() {
+            return 0;
+        }
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+    }
+}
+
+/// A custom metric. Its data key is the metric's own name, see
+/// [`Build::scalar`](crate::registry::Build::scalar).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Scalar(
+    /// The value.
+    pub f64,
 );
 
 /// A kind of attribute that producers publish, one optional value per endpoint.
@@ -177,6 +275,11 @@ attributes! {
     prefix: PrefixMatch = "PrefixCacheMatchInfoDataKey",
     in_flight: InFlight = "InFlightLoadDataKey",
     uncached: UncachedTokens = "UncachedRequestTokensDataKey",
+    tiers: CachedTiers = "PrefixCacheTiersDataKey",
+    latency: LatencyInfo = "LatencyPredictionInfoDataKey",
+    encoder: EncoderMatch = "MultiModalEncoderCacheMatchInfoKey",
+    topology: Topology = "TopologyDataKey",
+    scalars: Scalar = "ScalarMetric",
 }
 
 impl Columns {

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::effect::PluginIx;
 use crate::endpoint::EndpointIx;
+use crate::plugin::Refusal;
 
 /// Index of a scheduling profile in the loaded configuration.
 pub type ProfileIx = u16;
@@ -60,6 +61,9 @@ pub enum ScheduleError {
     /// The handler named a result without a target (500).
     #[error("results must be greater than zero")]
     EmptyResult,
+    /// An admitter turned the request away (429, or 500 as the reference answers it).
+    #[error("{}", .0.message)]
+    Denied(Refusal),
     /// The client asked for a warm cache only (`prefer: if-available`), and there is none (412).
     #[error("no decode worker has the requested KV cache")]
     NotCached,
@@ -85,6 +89,8 @@ impl ScheduleError {
             Self::Filtered { .. } => error(429, "ResourceExhausted", Some("rejected-saturated")),
             Self::Handler(_) => error(429, "ResourceExhausted", None),
             Self::EmptyResult => error(500, "Internal", None),
+            Self::Denied(refusal) if refusal.status == 429 => error(429, "ResourceExhausted", None),
+            Self::Denied(refusal) => error(refusal.status, "Internal", None),
             Self::NotCached => error(412, "PreconditionFailed", None),
         }
     }
@@ -104,6 +110,8 @@ pub struct ProfileRun {
     pub ran: bool,
     /// Whether it ended without a target.
     pub failed: bool,
+    /// Whether the handler considered it and decided against running it.
+    pub skipped: bool,
     /// Endpoints that passed the filters, ascending unless a filter reordered them.
     pub candidates: Vec<EndpointIx>,
     /// Weighted totals, parallel to `candidates`.
@@ -125,6 +133,7 @@ impl ProfileRun {
     pub fn reset(&mut self) {
         self.ran = false;
         self.failed = false;
+        self.skipped = false;
         self.candidates.clear();
         self.totals.clear();
         for scores in &mut self.scores {
@@ -142,6 +151,13 @@ impl ProfileRun {
 pub struct Decision {
     /// The profile whose targets are the destination.
     pub primary: ProfileIx,
+    /// Port to send the request to instead of the target's own.
+    pub port: Option<u16>,
+    /// The endpoint that the profiles still to run should be close to: the choice of the stage
+    /// before.
+    pub peer: Option<EndpointIx>,
+    /// What screeners dropped before anything else; `filter` counts the screeners.
+    pub screened: Vec<Rejection>,
     /// One entry per configured profile, in configuration order.
     pub profiles: Vec<ProfileRun>,
 }

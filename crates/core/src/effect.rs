@@ -29,7 +29,12 @@ pub enum Effect {
         plugin: PluginIx,
         /// The endpoint to record.
         endpoint: EndpointIx,
+        /// A number of the plugin's own.
+        note: u64,
     },
+    /// Keep these numbers with the stream: they come back in
+    /// [`Responding::kept`](crate::plugin::Responding::kept) when the response is known.
+    Keep(Kept),
     /// Set a header of the upstream request, or remove it.
     RequestHeader {
         /// Lower-case name.
@@ -38,6 +43,27 @@ pub enum Effect {
         value: Option<String>,
     },
 }
+
+impl Effect {
+    /// The effect with which a plugin asks to record the choice of `endpoint`.
+    pub fn record(plugin: PluginIx, endpoint: EndpointIx) -> Self {
+        Self::Record { plugin, endpoint, note: 0 }
+    }
+}
+
+/// Numbers that travel from a decision to the end of its stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kept {
+    /// Which plugin they belong to.
+    pub plugin: PluginIx,
+    /// The endpoint that they are about.
+    pub endpoint: EndpointIx,
+    /// The numbers, with a meaning of the plugin's own.
+    pub values: [f32; KEPT],
+}
+
+/// Numbers in a [`Kept`].
+pub const KEPT: usize = 16;
 
 /// When projected tokens are given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,6 +67,7 @@ pub struct EndpointSet {
     endpoints: Vec<Endpoint>,
     slots: Vec<Slot>,
     by_id: HashMap<String, EndpointIx>,
+    adapters: Vec<String>,
 }
 
 impl EndpointSet {
@@ -77,7 +78,25 @@ impl EndpointSet {
         let endpoints: Vec<Endpoint> = ordered.into_values().collect();
         let by_id = endpoints.iter().zip(0..).map(|(e, ix)| (e.id.clone(), ix)).collect();
         let slots = endpoints.iter().map(|e| e.slot).collect();
-        Self { generation, endpoints, slots, by_id }
+        Self { generation, endpoints, slots, by_id, adapters: Vec::new() }
+    }
+
+    /// Gives adapter names their bits: bit `i` stands for the name at `i`, of which 64 count.
+    #[must_use]
+    pub fn with_adapters(mut self, mut names: Vec<String>) -> Self {
+        names.truncate(64);
+        self.adapters = names;
+        self
+    }
+
+    /// Names of LoRA adapters and models, by bit.
+    pub fn adapters(&self) -> &[String] {
+        &self.adapters
+    }
+
+    /// The set that holds the adapter or model `name` alone; empty when nobody has it.
+    pub fn adapter_bit(&self, name: &str) -> u64 {
+        self.adapters.iter().position(|known| known == name).map_or(0, |bit| 1 << bit)
     }
 
     /// The topology generation that this set was built from.
@@ -108,6 +127,12 @@ impl EndpointSet {
     /// The endpoint at `ix`, if there is one.
     pub fn get(&self, ix: EndpointIx) -> Option<&Endpoint> {
         self.endpoints.get(ix as usize)
+    }
+
+    /// Looks an endpoint up by address and port; of several the first. Linear.
+    pub fn at_address(&self, address: &str, port: u16) -> Option<EndpointIx> {
+        let at = self.endpoints.iter().position(|e| e.port == port && e.address == address)?;
+        u32::try_from(at).ok()
     }
 
     /// Looks an endpoint up by `namespace/name`.

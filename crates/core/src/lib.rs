@@ -18,6 +18,7 @@
 //! * [`decision`] is the outcome, with everything needed to explain it.
 //! * [`effect`] is what a decision asks its caller to do: book an endpoint, remember a prefix,
 //!   set a header.
+//! * [`exposition`] is how plugins show numbers of their own.
 //! * [`snapshot`] is the form in which the control plane hands pool and configuration over.
 //!
 //! Nothing here does IO, reads a clock, keeps a global or draws from the system's randomness:
@@ -30,6 +31,7 @@ pub mod cycle;
 pub mod decision;
 pub mod effect;
 pub mod endpoint;
+pub mod exposition;
 pub mod plan;
 pub mod plugin;
 pub mod registry;

@@ -14,7 +14,7 @@ use crate::cycle::guard::isolate;
 use crate::decision::{ProfileIx, Rejection};
 use crate::effect::PluginIx;
 use crate::endpoint::{EndpointIx, EndpointSet};
-use crate::plugin::{Candidates, Cycle};
+use crate::plugin::{Candidates, Cycle, Settled};
 use crate::request::Request;
 
 /// What a scorer that reads metrics gives an endpoint whose metrics are stale.
@@ -44,17 +44,44 @@ pub(crate) struct ProfilePlan {
 pub struct Plan {
     pub(crate) config: Arc<LoadedConfig>,
     pub(crate) endpoints: Arc<EndpointSet>,
+    pub(crate) settled: Settled,
     pub(crate) profiles: Vec<ProfilePlan>,
     pub(crate) stale_metrics: StaleMetrics,
+    pub(crate) denial_status: u16,
 }
+
+/// HTTP status with which admitters turn requests away. The reference wraps every denial into an
+/// internal error and answers 500.
+pub const DENIAL_STATUS: u16 = 429;
 
 impl Plan {
     /// Applies `config` to `endpoints`.
     pub fn new(config: Arc<LoadedConfig>, endpoints: Arc<EndpointSet>) -> Self {
+        let mut settled = Settled::default();
+        for (plugin, instance) in (0..).zip(&config.plugins) {
+            let Some(role) = instance.roles.per_topology.as_deref() else { continue };
+            if let Ok(value) = isolate(|| Ok(role.settle(&endpoints))) {
+                settled.set(plugin, value);
+            }
+        }
         let profiles = (0..config.profiles.len())
-            .map(|profile| settle(&config, &endpoints, profile))
+            .map(|profile| settle(&config, &endpoints, &settled, profile))
             .collect();
-        Self { config, endpoints, profiles, stale_metrics: StaleMetrics::default() }
+        let stale_metrics = StaleMetrics::default();
+        let denial_status = DENIAL_STATUS;
+        Self { config, endpoints, settled, profiles, stale_metrics, denial_status }
+    }
+
+    /// Chooses the status with which admitters turn requests away.
+    #[must_use]
+    pub fn with_denial_status(mut self, status: u16) -> Self {
+        self.denial_status = status;
+        self
+    }
+
+    /// What plugins settled for this pool.
+    pub fn settled(&self) -> &Settled {
+        &self.settled
     }
 
     /// Chooses how stale metrics are scored.
@@ -88,7 +115,12 @@ impl Plan {
 
 /// Runs the leading static filters of a profile. A filter that fails here is left to the requests,
 /// where its failures are counted.
-fn settle(config: &LoadedConfig, endpoints: &EndpointSet, profile: usize) -> ProfilePlan {
+fn settle(
+    config: &LoadedConfig,
+    endpoints: &EndpointSet,
+    settled: &Settled,
+    profile: usize,
+) -> ProfilePlan {
     let mut columns = Columns::default();
     columns.reset(endpoints.len());
     let state = config.states().instantiate();
@@ -98,6 +130,8 @@ fn settle(config: &LoadedConfig, endpoints: &EndpointSet, profile: usize) -> Pro
         endpoints,
         columns: &columns,
         state: &state,
+        settled,
+        peer: None,
         now_ms: 0,
         seed: 0,
     };

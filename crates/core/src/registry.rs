@@ -5,6 +5,7 @@
 //! connects data keys, declares per-cycle state and keeps state that outlives a reload.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::fmt;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use crate::columns::{Attribute, Col};
+use crate::columns::{Attribute, Col, Scalar};
 use crate::config::source;
 use crate::effect::PluginIx;
 use crate::plugin::Roles;
@@ -41,6 +42,8 @@ pub mod metric_keys {
     pub const KV_USAGE: &str = "KVCacheUsagePercent";
     /// Block size and number of blocks.
     pub const CACHE_INFO: &str = "CacheInfo";
+    /// LoRA adapters, running and waiting, and the models served.
+    pub const ADAPTERS: &str = "ActiveModels";
 }
 
 /// Instance name under which metric keys are produced.
@@ -164,9 +167,9 @@ impl KeptState {
 /// A data key: an attribute type and the instance that produces it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataKey {
-    /// Type name of the data.
-    pub name: &'static str,
-    /// Instance name of the producer.
+    /// Type name of the data; of a custom metric its own name.
+    pub name: Cow<'static, str>,
+    /// Instance name of the producer; empty = whoever.
     pub producer: String,
 }
 
@@ -198,23 +201,34 @@ pub struct DataUse {
     pub requires: Vec<DataKey>,
     /// Keys it uses when they are there.
     pub uses: Vec<DataKey>,
+    /// Custom metrics that it takes out of what a source delivers, by name.
+    pub reports: Vec<String>,
 }
 
 /// Column indices given out so far, per data key. Shared by all instances of a configuration.
 #[derive(Debug, Default)]
 pub struct Schema {
-    columns: BTreeMap<DataKey, u16>,
+    columns: BTreeMap<(&'static str, DataKey), u16>,
     per_kind: BTreeMap<&'static str, u16>,
     /// The per-cycle states declared.
     pub states: StateLayout,
 }
 
 impl Schema {
-    /// The column of `key`, made on first use.
+    /// The column of that producer, made on first use.
     pub fn column<T: Attribute>(&mut self, producer: &str) -> Col<T> {
-        let key = DataKey { name: T::KEY, producer: producer.to_owned() };
+        self.named_column(Cow::Borrowed(T::KEY), producer)
+    }
+
+    /// The column of a custom metric, made on first use.
+    pub fn scalar(&mut self, name: &str, producer: &str) -> Col<Scalar> {
+        self.named_column(Cow::Owned(name.to_owned()), producer)
+    }
+
+    fn named_column<T: Attribute>(&mut self, name: Cow<'static, str>, producer: &str) -> Col<T> {
+        let key = DataKey { name, producer: producer.to_owned() };
         let next = self.per_kind.entry(T::KEY).or_default();
-        let index = *self.columns.entry(key).or_insert_with(|| {
+        let index = *self.columns.entry((T::KEY, key)).or_insert_with(|| {
             let index = *next;
             *next += 1;
             index
@@ -222,29 +236,52 @@ impl Schema {
         Col::at(index)
     }
 
-    /// The column of `key`, when one was made.
+    /// The column of that producer, when one was made.
     pub fn find<T: Attribute>(&self, producer: &str) -> Option<Col<T>> {
-        let key = DataKey { name: T::KEY, producer: producer.to_owned() };
-        self.columns.get(&key).copied().map(Col::at)
+        let key = DataKey { name: Cow::Borrowed(T::KEY), producer: producer.to_owned() };
+        self.columns.get(&(T::KEY, key)).copied().map(Col::at)
     }
 
     /// All columns of one kind with the names of their producers.
     pub fn columns<T: Attribute>(&self) -> impl Iterator<Item = (&str, Col<T>)> {
-        let of_kind = self.columns.iter().filter(|(key, _)| key.name == T::KEY);
-        of_kind.map(|(key, &index)| (key.producer.as_str(), Col::at(index)))
+        self.keys::<T>().map(|(key, col)| (key.producer.as_str(), col))
+    }
+
+    /// All columns of one kind with their keys.
+    pub fn keys<T: Attribute>(&self) -> impl Iterator<Item = (&DataKey, Col<T>)> {
+        let of_kind = self.columns.iter().filter(|((kind, _), _)| *kind == T::KEY);
+        of_kind.map(|((_, key), &index)| (key, Col::at(index)))
     }
 }
 
+/// What an instance may know of the others while it is built.
+pub trait Peers {
+    /// The roles of an instance that the type's [`references`](PluginType::references) name.
+    fn roles(&self, name: &str) -> Option<&Roles>;
+    /// Names of the instances of a type that the configuration declares, built or not.
+    fn of_type(&self, type_name: &str) -> Vec<&str>;
+}
+
 /// The workbench of one instance while it is built.
-#[derive(Debug)]
 pub struct Build<'a> {
     name: &'a str,
     type_name: &'static str,
     instance: PluginIx,
     schema: &'a mut Schema,
     kept: &'a KeptState,
+    peers: Option<&'a dyn Peers>,
     data: DataUse,
     warnings: Vec<String>,
+}
+
+impl fmt::Debug for Build<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Build")
+            .field("name", &self.name)
+            .field("type_name", &self.type_name)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Build<'a> {
@@ -257,7 +294,31 @@ impl<'a> Build<'a> {
         kept: &'a KeptState,
     ) -> Self {
         let (data, warnings) = Default::default();
-        Self { name, type_name, instance, schema, kept, data, warnings }
+        Self { name, type_name, instance, schema, kept, peers: None, data, warnings }
+    }
+
+    /// Lets the instance know of others.
+    #[must_use]
+    pub fn among(mut self, peers: &'a dyn Peers) -> Self {
+        self.peers = Some(peers);
+        self
+    }
+
+    /// The roles of another instance, which the type's [`references`](PluginType::references) must
+    /// name.
+    ///
+    /// # Errors
+    /// There is no such instance; `field` is the parameter that names it.
+    pub fn refer(&self, field: &str, name: &str) -> Result<&'a Roles, BuildError> {
+        self.peers.and_then(|peers| peers.roles(name)).ok_or_else(|| {
+            let text = format!("a plugin has a dependency on the unregistered plugin {name}");
+            BuildError::field(field, text)
+        })
+    }
+
+    /// Names of the instances of a type that the configuration declares.
+    pub fn declared(&self, type_name: &str) -> Vec<&'a str> {
+        self.peers.map(|peers| peers.of_type(type_name)).unwrap_or_default()
     }
 
     /// The instance's name.
@@ -285,8 +346,16 @@ impl<'a> Build<'a> {
     /// A column that is used when it is there. An empty `producer` means `default_producer`.
     pub fn optional<T: Attribute>(&mut self, producer: &str, default_producer: &str) -> Col<T> {
         let producer = if producer.is_empty() { default_producer } else { producer };
-        self.data.uses.push(DataKey { name: T::KEY, producer: producer.to_owned() });
+        self.use_key(T::KEY, producer);
         self.schema.column(producer)
+    }
+
+    /// The column of a custom metric, absent where nobody reports it. An empty `producer` means
+    /// whoever reports it.
+    pub fn scalar(&mut self, name: &str, producer: &str) -> Col<Scalar> {
+        let key = DataKey { name: name.to_owned().into(), producer: producer.to_owned() };
+        self.data.uses.push(key);
+        self.schema.scalar(name, producer)
     }
 
     /// The column that this instance fills, published under its own name.
@@ -297,17 +366,24 @@ impl<'a> Build<'a> {
 
     /// Declares a key without a column as required.
     pub fn require_key(&mut self, name: &'static str, producer: &str) {
-        self.data.requires.push(DataKey { name, producer: producer.to_owned() });
+        self.data.requires.push(DataKey { name: name.into(), producer: producer.to_owned() });
     }
 
     /// Declares a key without a column as used when it is there.
     pub fn use_key(&mut self, name: &'static str, producer: &str) {
-        self.data.uses.push(DataKey { name, producer: producer.to_owned() });
+        self.data.uses.push(DataKey { name: name.into(), producer: producer.to_owned() });
     }
 
     /// Declares a key without a column as produced by this instance.
     pub fn produce_key(&mut self, name: &'static str) {
-        self.data.produces.push(DataKey { name, producer: self.name.to_owned() });
+        self.data.produces.push(DataKey { name: name.into(), producer: self.name.to_owned() });
+    }
+
+    /// Declares a custom metric that this instance takes out of what a source delivers.
+    pub fn report(&mut self, name: &str) {
+        let (name, producer) = (name.to_owned(), self.name.to_owned());
+        self.data.produces.push(DataKey { name: name.clone().into(), producer });
+        self.data.reports.push(name);
     }
 
     /// Asks for a producer `name` of type `type_name` to be made with `params`, unless the
@@ -375,8 +451,52 @@ pub struct PluginType {
     /// Data key names for which an instance of this type, without parameters and named like the
     /// type, is made when something requires them and nothing produces them.
     pub default_producer_of: &'static [&'static str],
+    /// Names of the instances that `parameters` refer to: these are built first, wherever they
+    /// stand in the configuration.
+    pub references: fn(&Params) -> Vec<String>,
     /// Builds an instance.
-    pub build: fn(&mut Build<'_>, &Params) -> Result<Roles, BuildError>,
+    pub build: BuildFn,
+}
+
+/// Builds an instance of a type.
+pub type BuildFn = fn(&mut Build<'_>, &Params) -> Result<Roles, BuildError>;
+
+impl PluginType {
+    /// A settled type that goes by one name and refers to no other instance.
+    pub const fn new(name: &'static str, build: BuildFn) -> Self {
+        Self {
+            name,
+            deprecated_names: &[],
+            stability: Stability::Beta,
+            default_producer_of: &[],
+            references: |_| Vec::new(),
+            build,
+        }
+    }
+
+    /// The same with older names.
+    #[must_use]
+    pub const fn deprecated_names(self, deprecated_names: &'static [&'static str]) -> Self {
+        Self { deprecated_names, ..self }
+    }
+
+    /// The same, for those who allow experimental plugins.
+    #[must_use]
+    pub const fn alpha(self) -> Self {
+        Self { stability: Stability::Alpha, ..self }
+    }
+
+    /// The same as the default producer of data keys of these names.
+    #[must_use]
+    pub const fn default_producer_of(self, keys: &'static [&'static str]) -> Self {
+        Self { default_producer_of: keys, ..self }
+    }
+
+    /// The same with a way to find the instances that parameters refer to.
+    #[must_use]
+    pub const fn references(self, references: fn(&Params) -> Vec<String>) -> Self {
+        Self { references, ..self }
+    }
 }
 
 /// All plugin types that a configuration may name.
@@ -414,7 +534,7 @@ impl Registry {
     /// key's producer.
     pub fn default_producer(&self, key: &DataKey) -> Option<PluginType> {
         let (_, plugin) = self.get(&key.producer)?;
-        (plugin.name == key.producer && plugin.default_producer_of.contains(&key.name))
+        (plugin.name == key.producer && plugin.default_producer_of.contains(&&*key.name))
             .then_some(plugin)
     }
 }
@@ -438,14 +558,9 @@ mod tests {
     #[test]
     fn a_default_producer_answers_to_its_own_name_only() {
         let mut registry = Registry::new();
-        registry.register(PluginType {
-            name: "p",
-            deprecated_names: &["old-p"],
-            stability: Stability::Beta,
-            default_producer_of: &["K"],
-            build: |_, _| Ok(Roles::default()),
-        });
-        let key = |producer: &str| DataKey { name: "K", producer: producer.into() };
+        let plugin = PluginType::new("p", |_, _| Ok(Roles::default()));
+        registry.register(plugin.deprecated_names(&["old-p"]).default_producer_of(&["K"]));
+        let key = |producer: &str| DataKey { name: "K".into(), producer: producer.into() };
         assert!(registry.default_producer(&key("p")).is_some());
         assert!(registry.default_producer(&key("old-p")).is_none());
         assert!(registry.default_producer(&key("mine")).is_none());

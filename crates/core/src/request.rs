@@ -62,6 +62,21 @@ pub enum BlockUnit {
     Tokens(u32),
 }
 
+/// An image, a video or a sound in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Media<'a> {
+    /// `image`, `video` or `audio`.
+    pub modality: &'a str,
+    /// Digest of the content: equal content has an equal digest.
+    pub hash: &'a str,
+    /// Index of its prompt.
+    pub prompt: u32,
+    /// Position of its first placeholder token.
+    pub offset: u64,
+    /// Number of placeholder tokens.
+    pub length: u64,
+}
+
 /// What a decision knows about its request.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -79,6 +94,10 @@ pub struct Request<'a> {
     pub fairness_id: &'a str,
     /// The prompts; empty = not tokenized.
     pub prompts: &'a [Prompt<'a>],
+    /// Images, videos and sounds of the prompts.
+    pub media: &'a [Media<'a>],
+    /// Bytes of prompt text.
+    pub prompt_bytes: u64,
     /// Separates caches of tenants; part of every block hash.
     pub cache_salt: &'a str,
     /// The client's own cap on output tokens.
@@ -115,6 +134,8 @@ impl Default for Request<'_> {
             priority: 0,
             fairness_id: "",
             prompts: &[],
+            media: &[],
+            prompt_bytes: 0,
             cache_salt: "",
             max_output_tokens: None,
             body_bytes: 0,

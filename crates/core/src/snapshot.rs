@@ -94,7 +94,7 @@ impl Topology {
             labels: e.labels.clone(),
             slot: Slot { index: e.slot, generation: e.slot_generation },
         });
-        EndpointSet::new(generation, endpoints.collect())
+        EndpointSet::new(generation, endpoints.collect()).with_adapters(self.adapters.clone())
     }
 }
 

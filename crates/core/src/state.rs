@@ -70,14 +70,27 @@ impl StateLayout {
 
     /// Makes the states.
     pub fn instantiate(&self) -> CycleState {
-        CycleState { states: self.make.iter().map(|make| make()).collect() }
+        CycleState { states: self.make.iter().map(|make| make()).collect(), attributes: Vec::new() }
     }
+}
+
+/// A text that a plugin found out about a request, for others to read: a session id, the identity
+/// of an agent.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct RequestAttribute {
+    /// What it is.
+    pub name: &'static str,
+    /// Instance that published it; empty = nobody in particular.
+    pub producer: String,
+    /// The text.
+    pub value: String,
 }
 
 /// The states of all plugins of a configuration, for one worker.
 #[derive(Default)]
 pub struct CycleState {
     states: Vec<Box<dyn AnyData>>,
+    attributes: Vec<RequestAttribute>,
 }
 
 impl fmt::Debug for CycleState {
@@ -91,6 +104,29 @@ impl CycleState {
     pub fn clear(&mut self) {
         for state in &mut self.states {
             state.clear();
+        }
+        self.attributes.clear();
+    }
+
+    /// The request attribute that `producer` published as `name`.
+    pub fn attribute(&self, name: &str, producer: &str) -> Option<&str> {
+        let mut known = self.attributes.iter();
+        known.find(|a| a.name == name && a.producer == producer).map(|a| a.value.as_str())
+    }
+
+    /// All request attributes.
+    pub fn attributes(&self) -> &[RequestAttribute] {
+        &self.attributes
+    }
+
+    /// Publishes a request attribute, replacing an earlier one.
+    pub fn set_attribute(&mut self, attribute: RequestAttribute) {
+        let same = |a: &&mut RequestAttribute| {
+            a.name == attribute.name && a.producer == attribute.producer
+        };
+        match self.attributes.iter_mut().find(same) {
+            Some(known) => *known = attribute,
+            None => self.attributes.push(attribute),
         }
     }
 

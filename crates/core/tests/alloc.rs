@@ -8,7 +8,7 @@ mod support;
 use std::alloc::System;
 use std::sync::Arc;
 
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::endpoint::EndpointSet;
 use inlane_core::request::{Prompt, Request};
 use inlane_core::rng::Rng;
@@ -51,7 +51,7 @@ plugins:
             scratch.columns.metrics.fresh[i] = rng.below(10) > 0;
         }
         let subset = seed.is_multiple_of(2).then_some(&subset[..]);
-        plan.produce(&request, subset, &Idle, 1, &mut scratch);
+        plan.produce(&Ask::new(&request, &Idle, 1).within(subset), &mut scratch);
         plan.decide(&request, 1, seed, &mut scratch).unwrap();
         // A booking conflict: once more.
         plan.decide(&request, 1, seed + 1, &mut scratch).unwrap();

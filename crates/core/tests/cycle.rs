@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use inlane_core::columns::{InFlight, PrefixMatch};
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::decision::{PluginError, ScheduleError};
 use inlane_core::effect::Effect;
 use inlane_core::endpoint::EndpointSet;
@@ -31,7 +31,7 @@ fn decide(plan: &Plan, scratch: &mut Scratch, rows: &[(u32, f64)]) -> Result<u32
         scratch.columns.metrics.kv_usage[i] = kv;
     }
     let request = Request { id: "r", ..Request::default() };
-    plan.produce(&request, None, &Idle, 1, scratch);
+    plan.produce(&Ask::new(&request, &Idle, 1), scratch);
     plan.decide(&request, 1, 7, scratch)
 }
 
@@ -136,7 +136,7 @@ schedulingProfiles:
     let request = Request::default();
     let mut with_subset = |subset: &[u32]| {
         plan.begin(&mut scratch);
-        plan.produce(&request, Some(subset), &Idle, 1, &mut scratch);
+        plan.produce(&Ask::new(&request, &Idle, 1).within(Some(subset)), &mut scratch);
         let target = plan.decide(&request, 1, 7, &mut scratch);
         (target, scratch.decision.profiles[0].candidates.clone())
     };
@@ -195,14 +195,14 @@ fn records_are_applied_and_a_panic_there_is_counted() {
     let quiet = plan(body, pool(&["a"]));
     let mut scratch = Scratch::new(&quiet);
     decide(&quiet, &mut scratch, &[(0, 0.0)]).unwrap();
-    assert_eq!(scratch.effects, [Effect::Record { plugin: 0, endpoint: 0 }]);
+    assert_eq!(scratch.effects, [Effect::record(0, 0)]);
     quiet.apply_records(&Request::default(), 1, 7, &mut scratch);
     assert_eq!(scratch.failures.counts()[0], 0);
 
     let loud = plan(&body.replace("post_choice", "post_choice, panics: true"), pool(&["a"]));
     let mut scratch = Scratch::new(&loud);
     decide(&loud, &mut scratch, &[(0, 0.0)]).unwrap();
-    scratch.effects.push(Effect::Record { plugin: 0, endpoint: 0 });
+    scratch.effects.push(Effect::record(0, 0));
     loud.apply_records(&Request::default(), 1, 7, &mut scratch);
     assert_eq!(scratch.failures.counts()[0], 2);
 }
@@ -223,7 +223,7 @@ plugins:
     let tokens: Vec<u32> = (0..256).collect();
     let request =
         Request { target_model: "b", prompts: &[Prompt::Tokens(&tokens)], ..Request::default() };
-    plan.produce(&request, None, &Idle, 1, &mut scratch);
+    plan.produce(&Ask::new(&request, &Idle, 1), &mut scratch);
     assert_eq!(plan.decide(&request, 1, 7, &mut scratch), Ok(1));
     assert_eq!(scratch.decision.profiles[0].scores, [vec![0.0, 0.5], vec![0.0, 0.0]]);
 }
@@ -314,7 +314,7 @@ fn a_decision_may_be_repeated_with_other_bookings() {
     let mut scratch = Scratch::new(&plan);
     let tokens: Vec<u32> = (0..100).collect();
     let request = Request { prompts: &[Prompt::Tokens(&tokens)], ..Request::default() };
-    plan.produce(&request, None, &Idle, 1, &mut scratch);
+    plan.produce(&Ask::new(&request, &Idle, 1), &mut scratch);
     assert_eq!(plan.decide(&request, 1, 7, &mut scratch), Ok(0));
     scratch.columns.get_mut(col)[0] = Some(InFlight { requests: 3, ..InFlight::default() });
     assert_eq!(plan.decide(&request, 1, 7, &mut scratch), Ok(1));
@@ -346,7 +346,7 @@ fn a_warm_cache_may_be_demanded() {
     let headers = [("prefer", "respond-async, If-Available; wait=5")];
     let request = Request { headers: &headers, ..Request::default() };
     let mut scratch = Scratch::new(&plan);
-    plan.produce(&request, None, &Idle, 1, &mut scratch);
+    plan.produce(&Ask::new(&request, &Idle, 1), &mut scratch);
     let error = plan.decide(&request, 1, 7, &mut scratch).unwrap_err();
     assert_eq!(error, ScheduleError::NotCached);
     assert!(scratch.effects.is_empty());
@@ -386,17 +386,23 @@ plugins:
     let mut scratch = Scratch::new(&plan);
     let mut facts = RequestFacts::default();
     let request = Request { model: "m", ..Request::default() };
-    assert_eq!(plan.pre_call(&request, &mut facts, &mut scratch.failures), Ok(()));
+    assert_eq!(plan.pre_call(&request, &mut facts, &mut scratch), Ok(()));
     assert_eq!(facts.fairness_id.as_deref(), Some("tenant of m"));
-    let refused = plan.pre_call(&Request::default(), &mut facts, &mut scratch.failures);
+    let refused = plan.pre_call(&Request::default(), &mut facts, &mut scratch);
     assert_eq!(refused, Err(Refusal { status: 400, message: "no model".into() }));
 
     let response = Responding {
+        endpoints: plan.endpoints(),
+        profiles: &plan.config().profiles,
+        targets: &[Some(0)],
+        kept: &[],
         request_id: "r7",
         endpoint: None,
+        streaming: false,
         status: 200,
         first_byte_ms: None,
-        total_ms: 1,
+        total_ms: 1.0,
+        complete: true,
         prompt_tokens: None,
         completion_tokens: None,
         cached_tokens: None,
@@ -416,7 +422,7 @@ fn one_request_cannot_fill_memory_with_errors() {
     std::panic::set_hook(Box::new(|_| {}));
     for _ in 0..1_000 {
         let mut facts = RequestFacts::default();
-        plan.pre_call(&Request::default(), &mut facts, &mut scratch.failures).unwrap();
+        plan.pre_call(&Request::default(), &mut facts, &mut scratch).unwrap();
     }
     let _ = std::panic::take_hook();
     assert_eq!(scratch.failures.counts()[0], 1_000);

@@ -1,7 +1,7 @@
 //! `approx-prefix-cache-producer`: how much of the prompt an endpoint was sent before.
 
 use inlane_core::plugin::Roles;
-use inlane_core::registry::{Build, BuildError, PluginType, Stability};
+use inlane_core::registry::{Build, BuildError, PluginType};
 use serde::Deserialize;
 
 use crate::prefix::producer::PrefixProducer;
@@ -17,16 +17,11 @@ pub(crate) const DEFAULT_MAX_TOKENS: i64 = 131_072;
 pub(crate) const DEFAULT_MAX_BLOCKS: i64 = 2_048;
 
 /// The type `approx-prefix-cache-producer`.
-pub const TYPE: PluginType = PluginType {
-    name: "approx-prefix-cache-producer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &["PrefixCacheMatchInfoDataKey"],
-    build: |build, params| {
-        let settings = Parameters::settings(params.decode()?, build)?;
-        Ok(PrefixProducer::build(build, settings)?.into_roles(Roles::default()))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("approx-prefix-cache-producer", |build, params| {
+    let settings = Parameters::settings(params.decode()?, build)?;
+    Ok(PrefixProducer::build(build, settings)?.into_roles(Roles::default()))
+})
+.default_producer_of(&["PrefixCacheMatchInfoDataKey"]);
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -5,18 +5,12 @@
 
 use inlane_core::plugin::{Part, Roles};
 use inlane_core::registry::{
-    Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, Stability, metric_keys,
+    Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, metric_keys,
 };
 use inlane_engine::{EngineTable, ExtractorParams};
 
 /// The type `core-metrics-extractor`.
-pub const TYPE: PluginType = PluginType {
-    name: CORE_METRICS_EXTRACTOR,
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new(CORE_METRICS_EXTRACTOR, build);
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     engine_table(params)?;

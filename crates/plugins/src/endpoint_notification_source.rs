@@ -4,20 +4,14 @@
 //! is accepted because configurations name it.
 
 use inlane_core::plugin::{Part, Roles};
-use inlane_core::registry::{BuildError, PluginType, Stability};
+use inlane_core::registry::{BuildError, PluginType};
 use serde::Deserialize;
 
 /// The type `endpoint-notification-source`. It has no parameters.
-pub const TYPE: PluginType = PluginType {
-    name: "endpoint-notification-source",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |_, params| {
-        let NoParameters {} = params.decode()?;
-        Ok::<_, BuildError>(Roles::default().part(Part::DataSource))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("endpoint-notification-source", |_, params| {
+    let NoParameters {} = params.decode()?;
+    Ok::<_, BuildError>(Roles::default().part(Part::DataSource))
+});
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

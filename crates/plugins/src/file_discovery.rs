@@ -3,17 +3,13 @@
 //! The reading is the control plane's work; here are the parameters it goes by.
 
 use inlane_core::plugin::{Part, Roles};
-use inlane_core::registry::{BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{BuildError, Params, PluginType};
 use serde::Deserialize;
 
 /// The type `file-discovery`.
-pub const TYPE: PluginType = PluginType {
-    name: "file-discovery",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |_, params| Parameters::read(params).map(|_| Roles::default().part(Part::Discovery)),
-};
+pub const TYPE: PluginType = PluginType::new("file-discovery", |_, params| {
+    Parameters::read(params).map(|_| Roles::default().part(Part::Discovery))
+});
 
 /// All parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]

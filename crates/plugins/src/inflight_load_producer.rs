@@ -10,7 +10,7 @@ use inlane_core::columns::{Col, Columns, InFlight, PrefixMatch, UncachedTokens};
 use inlane_core::decision::{Decision, PluginError};
 use inlane_core::effect::{Effect, Effects, TokenRelease};
 use inlane_core::plugin::{Cycle, DataProducer, PostChoice, Producing, Roles};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability, TOKENIZED_PROMPT};
+use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
 use inlane_core::request::Request;
 use inlane_core::state::CycleState;
 use serde::Deserialize;
@@ -21,13 +21,8 @@ use crate::{PREFILL_PROFILE, approx_prefix_cache_producer, token_producer};
 ///
 /// It is the default producer of the in-flight load only: what needs the projected cost of a
 /// request must name it explicitly, as in the reference.
-pub const TYPE: PluginType = PluginType {
-    name: "inflight-load-producer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &["InFlightLoadDataKey"],
-    build,
-};
+pub const TYPE: PluginType =
+    PluginType::new("inflight-load-producer", build).default_producer_of(&["InFlightLoadDataKey"]);
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -291,7 +286,7 @@ mod tests {
             assert_eq!(error.field.as_deref(), field, "{parameters}");
         }
         let built = world.build(NAME, "{syncCrossReplicaState: false}").unwrap();
-        let keys: Vec<_> = built.data.produces.iter().map(|k| k.name).collect();
+        let keys: Vec<_> = built.data.produces.iter().map(|k| &*k.name).collect();
         assert_eq!(keys, ["InFlightLoadDataKey", "UncachedRequestTokensDataKey"]);
     }
 

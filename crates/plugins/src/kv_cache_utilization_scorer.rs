@@ -5,19 +5,13 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, Stability, metric_keys};
+use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, metric_keys};
 
 /// The type `kv-cache-utilization-scorer`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType {
-    name: "kv-cache-utilization-scorer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |build, _| {
-        build.require_key(metric_keys::KV_USAGE, CORE_METRICS_EXTRACTOR);
-        Ok(Roles::default().scorer(Arc::new(KvCacheUtilizationScorer)))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("kv-cache-utilization-scorer", |build, _| {
+    build.require_key(metric_keys::KV_USAGE, CORE_METRICS_EXTRACTOR);
+    Ok(Roles::default().scorer(Arc::new(KvCacheUtilizationScorer)))
+});
 
 /// `1 - usage`, whatever the other endpoints do (llm-d-router `kv-cache-utilization-scorer`). An
 /// engine that reports more than 1 gives a negative score, which the cycle clamps to 0.

@@ -5,21 +5,15 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Picker, Roles};
-use inlane_core::registry::{PluginType, Stability};
+use inlane_core::registry::PluginType;
 
 use crate::picking::{Picking, comparable, take_best};
 
 /// The type `max-score-picker`.
-pub const TYPE: PluginType = PluginType {
-    name: "max-score-picker",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |build, params| {
-        let picking = Picking::build(build, params)?;
-        Ok(Roles::default().picker(Arc::new(MaxScorePicker(picking))))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("max-score-picker", |build, params| {
+    let picking = Picking::build(build, params)?;
+    Ok(Roles::default().picker(Arc::new(MaxScorePicker(picking))))
+});
 
 /// The `maxNumOfEndpoints` highest totals, best first (llm-d-router `max-score-picker`).
 ///

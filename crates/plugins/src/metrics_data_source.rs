@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use inlane_core::config::GoDuration;
 use inlane_core::plugin::{Part, Roles};
-use inlane_core::registry::{BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{BuildError, Params, PluginType};
 use serde::Deserialize;
 
 /// The type `metrics-data-source`.
-pub const TYPE: PluginType = PluginType {
-    name: "metrics-data-source",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |_, params| Parameters::read(params).map(|_| Roles::default().part(Part::DataSource)),
-};
+pub const TYPE: PluginType = PluginType::new("metrics-data-source", |_, params| {
+    Parameters::read(params).map(|_| Roles::default().part(Part::DataSource))
+});
 
 /// How to reach the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -6,7 +6,7 @@ use inlane_core::columns::{Col, PrefixMatch};
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 use crate::approx_prefix_cache_producer::{self, DEFAULT_MAX_BLOCKS, DEFAULT_MAX_TOKENS, capacity};
@@ -17,13 +17,7 @@ use crate::prefix::{BlockSize, Settings};
 const DEFAULT_SCALE_TOKENS: i64 = 8_192;
 
 /// The type `prefix-cache-scorer`.
-pub const TYPE: PluginType = PluginType {
-    name: "prefix-cache-scorer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new("prefix-cache-scorer", build);
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -5,21 +5,15 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Picker, Roles};
-use inlane_core::registry::{PluginType, Stability};
+use inlane_core::registry::PluginType;
 
 use crate::picking::Picking;
 
 /// The type `random-picker`.
-pub const TYPE: PluginType = PluginType {
-    name: "random-picker",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |build, params| {
-        let picking = Picking::build(build, params)?;
-        Ok(Roles::default().picker(Arc::new(RandomPicker(picking))))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("random-picker", |build, params| {
+    let picking = Picking::build(build, params)?;
+    Ok(Roles::default().picker(Arc::new(RandomPicker(picking))))
+});
 
 /// `maxNumOfEndpoints` distinct endpoints, every sequence equally likely (llm-d-router
 /// `random-picker`).

@@ -5,21 +5,15 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, Stability, metric_keys};
+use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, metric_keys};
 
 use crate::lowest::lowest_is_best;
 
 /// The type `running-requests-size-scorer`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType {
-    name: "running-requests-size-scorer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |build, _| {
-        build.require_key(metric_keys::RUNNING, CORE_METRICS_EXTRACTOR);
-        Ok(Roles::default().scorer(Arc::new(RunningScorer)))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("running-requests-size-scorer", |build, _| {
+    build.require_key(metric_keys::RUNNING, CORE_METRICS_EXTRACTOR);
+    Ok(Roles::default().scorer(Arc::new(RunningScorer)))
+});
 
 /// `(max - q) / (max - min)` with `q` the engine's running requests, over the candidates; 1 for
 /// all when they are equal (llm-d-router `running-requests-size-scorer`).

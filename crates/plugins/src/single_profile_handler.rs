@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use inlane_core::decision::{Decision, ProfileIx, ScheduleError};
-use inlane_core::plugin::{Cycle, ProfileHandler, Roles};
-use inlane_core::registry::{PluginType, Stability};
+use inlane_core::decision::{Decision, ScheduleError};
+use inlane_core::plugin::{Cycle, Primary, ProfileHandler, Roles, Round};
+use inlane_core::registry::PluginType;
 
 /// The type `single-profile-handler`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType {
-    name: "single-profile-handler",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |_, _| Ok(Roles::default().handler(Arc::new(SingleProfileHandler))),
-};
+pub const TYPE: PluginType = PluginType::new("single-profile-handler", |_, _| {
+    Ok(Roles::default().handler(Arc::new(SingleProfileHandler)))
+});
 
 /// The one configured profile; its result is the primary one (llm-d-router
 /// `single-profile-handler`).
@@ -32,15 +28,15 @@ impl ProfileHandler for SingleProfileHandler {
         &self,
         _cx: &Cycle<'_>,
         decision: &Decision,
-        run: &mut Vec<ProfileIx>,
+        round: &mut Round,
     ) -> Result<(), ScheduleError> {
-        run.extend((0..).zip(&decision.profiles).filter(|(_, p)| !p.ran).map(|(ix, _)| ix));
+        round.run.extend((0..).zip(&decision.profiles).filter(|(_, p)| !p.ran).map(|(ix, _)| ix));
         Ok(())
     }
 
-    fn primary(&self, _cx: &Cycle<'_>, decision: &Decision) -> Result<ProfileIx, ScheduleError> {
+    fn primary(&self, _cx: &Cycle<'_>, decision: &Decision) -> Result<Primary, ScheduleError> {
         match decision.profiles.as_slice() {
-            [only] if only.ran && !only.targets.is_empty() => Ok(0),
+            [only] if only.ran && !only.targets.is_empty() => Ok(Primary::from(0)),
             [only] => Err(ScheduleError::Handler(format!(
                 "single profile handler: profile {} has no target",
                 only.name
@@ -56,6 +52,7 @@ impl ProfileHandler for SingleProfileHandler {
 #[cfg(test)]
 mod tests {
     use inlane_core::decision::{Decision, ProfileRun};
+    use inlane_core::plugin::{Primary, Round};
     use inlane_core::request::Request;
 
     use crate::testing::World;
@@ -67,19 +64,20 @@ mod tests {
         let handler = built.roles.handler.as_ref().unwrap();
         let request = Request::default();
         let cx = world.cycle(&request);
-        let mut decision = Decision { primary: 0, profiles: vec![ProfileRun::default()] };
+        let mut decision =
+            Decision { profiles: vec![ProfileRun::default()], ..Decision::default() };
 
-        let mut run = Vec::new();
-        handler.next(&cx, &decision, &mut run).unwrap();
-        assert_eq!(run, [0]);
+        let mut round = Round::default();
+        handler.next(&cx, &decision, &mut round).unwrap();
+        assert_eq!(round.run, [0]);
         decision.profiles[0].ran = true;
-        run.clear();
-        handler.next(&cx, &decision, &mut run).unwrap();
-        assert!(run.is_empty());
+        round.run.clear();
+        handler.next(&cx, &decision, &mut round).unwrap();
+        assert!(round.run.is_empty());
 
         assert!(handler.primary(&cx, &decision).is_err());
         decision.profiles[0].targets.push(0);
-        assert_eq!(handler.primary(&cx, &decision), Ok(0));
+        assert_eq!(handler.primary(&cx, &decision), Ok(Primary::from(0)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use inlane_core::columns::{Attribute, Col, Columns, InFlight};
 use inlane_core::decision::{Decision, PluginError, ProfileRun, Rejection};
 use inlane_core::effect::{Effect, Effects};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
-use inlane_core::plugin::{Candidates, Cycle, LoadSource, Producing, Roles};
+use inlane_core::plugin::{Candidates, Cycle, LoadSource, Producing, Roles, Settled, Ticket};
 use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Schema};
 use inlane_core::request::Request;
 use inlane_core::state::CycleState;
@@ -28,6 +28,12 @@ pub(crate) struct World {
     pub(crate) endpoints: EndpointSet,
     pub(crate) columns: Columns,
     pub(crate) state: CycleState,
+    pub(crate) settled: Settled,
+    /// The endpoint that others should be close to.
+    pub(crate) peer: Option<EndpointIx>,
+    /// Places in windows.
+    pub(crate) tickets: Vec<(u16, Ticket)>,
+    pub(crate) now_ms: u64,
     pub(crate) seed: u64,
     next_instance: u16,
 }
@@ -66,6 +72,10 @@ impl World {
             endpoints,
             columns,
             state: CycleState::default(),
+            settled: Settled::default(),
+            peer: None,
+            tickets: Vec::new(),
+            now_ms: 0,
             seed: 1,
             next_instance: 0,
         }
@@ -84,6 +94,9 @@ impl World {
         let roles = (plugin.build)(&mut build, &Params::new(value))?;
         let (data, warnings) = build.finish();
         self.state = self.schema.states.instantiate();
+        if let Some(role) = &roles.per_topology {
+            self.settled.set(instance, role.settle(&self.endpoints));
+        }
         Ok(Built { roles, data, warnings })
     }
 
@@ -102,7 +115,9 @@ impl World {
             endpoints: &self.endpoints,
             columns: &self.columns,
             state: &self.state,
-            now_ms: 0,
+            settled: &self.settled,
+            peer: self.peer,
+            now_ms: self.now_ms,
             seed: self.seed,
         }
     }
@@ -149,8 +164,16 @@ impl World {
     ) -> Result<(), PluginError> {
         let all = self.all();
         self.state.clear();
-        let cx =
-            Producing { request, endpoints: &self.endpoints, candidates: &all, load, now_ms: 0 };
+        let cx = Producing {
+            request,
+            endpoints: &self.endpoints,
+            candidates: &all,
+            load,
+            settled: &self.settled,
+            tickets: &self.tickets,
+            now_ms: self.now_ms,
+            seed: self.seed,
+        };
         let producer = built.roles.producer.as_ref().expect("a producer");
         producer.produce(&cx, &mut self.columns, &mut self.state)
     }
@@ -168,7 +191,7 @@ impl World {
             targets: vec![*target],
             ..Default::default()
         });
-        let decision = Decision { primary: 0, profiles: profiles.collect() };
+        let decision = Decision { profiles: profiles.collect(), ..Decision::default() };
         let mut effects = Effects::new();
         let hook = built.roles.post_choice.as_ref().expect("a post-choice hook");
         hook.post_choice(&self.cycle(request), &decision, &mut effects);

@@ -11,18 +11,14 @@ use inlane_core::columns::Columns;
 use inlane_core::config::GoDuration;
 use inlane_core::decision::PluginError;
 use inlane_core::plugin::{DataProducer, Producing, Roles};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability, TOKENIZED_PROMPT};
+use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
 use inlane_core::state::CycleState;
 use serde::Deserialize;
 
 /// The type `token-producer`.
-pub const TYPE: PluginType = PluginType {
-    name: "token-producer",
-    deprecated_names: &["tokenizer"],
-    stability: Stability::Beta,
-    default_producer_of: &[TOKENIZED_PROMPT],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new("token-producer", build)
+    .deprecated_names(&["tokenizer"])
+    .default_producer_of(&[TOKENIZED_PROMPT]);
 
 /// All parameters. At most one backend may be given.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

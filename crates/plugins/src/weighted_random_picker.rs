@@ -5,22 +5,16 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Picker, Roles};
-use inlane_core::registry::{PluginType, Stability};
+use inlane_core::registry::PluginType;
 
 use crate::picking::{Draws, Picking, take_best};
 use crate::random_picker::pick_uniformly;
 
 /// The type `weighted-random-picker`.
-pub const TYPE: PluginType = PluginType {
-    name: "weighted-random-picker",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build: |build, params| {
-        let picking = Picking::build(build, params)?;
-        Ok(Roles::default().picker(Arc::new(WeightedRandomPicker(picking))))
-    },
-};
+pub const TYPE: PluginType = PluginType::new("weighted-random-picker", |build, params| {
+    let picking = Picking::build(build, params)?;
+    Ok(Roles::default().picker(Arc::new(WeightedRandomPicker(picking))))
+});
 
 /// A-Res (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006): the
 /// largest of the keys `U^(1/w)`, `U` uniform and `w` the total; the first target is `i` with

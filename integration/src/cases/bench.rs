@@ -1,8 +1,11 @@
 //! Plugins built one by one, outside a configuration, for cases that look at a plugin alone.
 
 use inlane_core::effect::PluginIx;
-use inlane_core::plugin::Roles;
-use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Registry, Schema};
+use inlane_core::endpoint::EndpointSet;
+use inlane_core::plugin::{Roles, Settled};
+use inlane_core::registry::{
+    Build, BuildError, DataUse, KeptState, Params, Peers, Registry, Schema,
+};
 
 use inlane_plugins::prefix::PrefixIndex;
 
@@ -19,8 +22,23 @@ pub(super) struct Bench<'a> {
 /// One instance.
 pub(super) struct Instance {
     pub(super) name: String,
+    type_name: String,
     pub(super) roles: Roles,
     pub(super) data: DataUse,
+}
+
+/// The instances built before another one.
+struct Earlier<'a>(&'a [Instance]);
+
+impl Peers for Earlier<'_> {
+    fn roles(&self, name: &str) -> Option<&Roles> {
+        self.0.iter().find(|i| i.name == name).map(|i| &i.roles)
+    }
+
+    fn of_type(&self, type_name: &str) -> Vec<&str> {
+        let same = self.0.iter().filter(|i| i.type_name == type_name);
+        same.map(|i| i.name.as_str()).collect()
+    }
 }
 
 impl<'a> Bench<'a> {
@@ -49,17 +67,35 @@ impl<'a> Bench<'a> {
             .ok_or_else(|| format!("plugin type '{type_name}' is not registered"))?;
         let at = self.instances.len();
         let instance = PluginIx::try_from(at).map_err(|e| e.to_string())?;
-        let mut build = Build::new(name, registered, instance, &mut self.schema, &self.kept);
+        let earlier = Earlier(&self.instances);
+        let build = Build::new(name, registered, instance, &mut self.schema, &self.kept);
+        let mut build = build.among(&earlier);
         let roles = (plugin.build)(&mut build, params);
         let roles = roles.map_err(|e: BuildError| format!("{type_name}: {e}"))?;
         let (data, _warnings) = build.finish();
-        self.instances.push(Instance { name: name.into(), roles, data });
+        self.instances.push(Instance {
+            name: name.into(),
+            type_name: type_name.into(),
+            roles,
+            data,
+        });
         Ok(at)
     }
 
     pub(super) fn find(&self, name: &str) -> Result<usize, String> {
         let found = self.instances.iter().position(|i| i.name == name);
         found.ok_or_else(|| format!("the case has no plugin '{name}'"))
+    }
+
+    /// What the instances settle for a pool.
+    pub(super) fn settled(&self, endpoints: &EndpointSet) -> Settled {
+        let mut settled = Settled::default();
+        for (instance, plugin) in self.instances.iter().zip(0..) {
+            if let Some(role) = &instance.roles.per_topology {
+                settled.set(plugin, role.settle(endpoints));
+            }
+        }
+        settled
     }
 
     /// Does at once what the owners of the indexes would do soon.

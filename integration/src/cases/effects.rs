@@ -15,7 +15,7 @@ pub(super) fn carry_out(
 ) {
     for effect in effects {
         match effect {
-            Effect::Record { .. } => {}
+            Effect::Record { .. } | Effect::Keep(_) => {}
             &Effect::Claim { endpoint, tokens, release, until_first_byte } => {
                 let slot = pool.endpoints[endpoint].slot;
                 ledger.claim(request.id(), Claim { slot, tokens, release, until_first_byte });

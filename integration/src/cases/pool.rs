@@ -3,18 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use inlane_core::columns::{Columns, InFlight, PrefixMatch, UncachedTokens};
+use inlane_core::columns::{
+    Adapters, CachedTiers, Columns, EncoderMatch, InFlight, LatencyInfo, PrefixMatch, Scalar,
+    Topology, UncachedTokens,
+};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
 use inlane_core::registry::Schema;
 use serde_json::Value;
 
-use super::schema::EndpointSpec;
+use super::schema::{AttributesSpec, EndpointSpec, RequestSpec};
 
 const NAMESPACE: &str = "default";
 const DEFAULT_PORT: &str = "8000";
 /// Producers whose attributes a case gives without naming one.
 const PREFIX_PRODUCER: &str = "approx-prefix-cache-producer";
 const LOAD_PRODUCER: &str = "inflight-load-producer";
+const LATENCY_PRODUCER: &str = "predicted-latency-producer";
+const MEDIA_PRODUCER: &str = "mm-embeddings-cache-producer";
+const TOPOLOGY_PRODUCER: &str = "topology-extractor";
+const SCALAR_PRODUCER: &str = "core-metrics-extractor";
+/// Labels that say where a pod stands: a case's topology is given as these, too.
+const TOPOLOGY_LABELS: [&str; 4] = [
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/rack",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+];
 
 /// The endpoints of a case.
 pub(super) struct Pool {
@@ -44,11 +58,12 @@ impl Pool {
                 port,
                 host_port: Endpoint::join_host_port(&spec.address, port),
                 rank: 0,
-                labels: spec.labels.clone(),
+                labels: labels(spec),
                 slot: Slot { index, generation: 1 },
             });
         }
-        let endpoints = Arc::new(EndpointSet::new(1, endpoints));
+        let endpoints = EndpointSet::new(1, endpoints).with_adapters(adapters(specs));
+        let endpoints = Arc::new(endpoints);
         let specs = endpoints.as_slice().iter().filter_map(|e| by_id.remove(&e.id)).collect();
         Ok(Self { endpoints, specs })
     }
@@ -80,9 +95,15 @@ impl Pool {
         Ok(ixs)
     }
 
+    /// The endpoint that a request names as peer.
+    pub(super) fn peer(&self, request: &RequestSpec) -> Result<Option<EndpointIx>, String> {
+        request.peer_endpoint.as_deref().map(|id| self.ix(id)).transpose()
+    }
+
     /// Columns with the metrics and attributes of the case.
     pub(super) fn columns(&self, schema: &Schema) -> Columns {
         let mut columns = Columns::default();
+        columns.metrics.with_adapters = true;
         columns.reset(self.endpoints.len());
         self.fill_metrics(&mut columns);
         self.fill_attributes(schema, &mut columns);
@@ -97,6 +118,20 @@ impl Pool {
             metrics.kv_usage[i] = spec.metrics.kv;
             metrics.cache_block_size[i] = spec.metrics.cache_block_size;
             metrics.cache_num_blocks[i] = spec.metrics.cache_num_blocks;
+            let bits = |names: &[String]| {
+                names.iter().fold(0, |set, name| set | self.endpoints.adapter_bit(name))
+            };
+            if let Some(adapters) = metrics.adapters.get_mut(i) {
+                let spec = &spec.metrics;
+                let loaded = spec.active_models.len() + spec.waiting_models.len();
+                *adapters = Adapters {
+                    active: bits(&spec.active_models),
+                    waiting: bits(&spec.waiting_models),
+                    served: 0,
+                    max_active: spec.max_active_models,
+                    loaded: u32::try_from(loaded).unwrap_or(u32::MAX),
+                };
+            }
         }
     }
 
@@ -127,6 +162,90 @@ impl Pool {
             if let Some((cost, col)) = cost.zip(schema.find::<UncachedTokens>(LOAD_PRODUCER)) {
                 columns.get_mut(col)[i] = Some(UncachedTokens(cost));
             }
+            fill_rare(attributes, schema, columns, i);
         }
     }
+}
+
+/// Attributes that few cases give.
+fn fill_rare(attributes: &AttributesSpec, schema: &Schema, columns: &mut Columns, i: usize) {
+    for prefix in &attributes.prefix {
+        let producer = prefix.producer.as_deref().unwrap_or(PREFIX_PRODUCER);
+        let tiers = prefix.cached_blocks_by_tier.as_ref();
+        if let Some((tiers, col)) = tiers.zip(schema.find::<CachedTiers>(producer)) {
+            let of = |tier: &str| tiers.get(tier).copied().unwrap_or(0);
+            let known = ["gpu", "cpu", "speculative"];
+            let other = tiers.iter().filter(|(tier, _)| !known.contains(&tier.as_str()));
+            columns.get_mut(col)[i] = Some(CachedTiers {
+                gpu: of("gpu"),
+                cpu: of("cpu"),
+                other: other.map(|(_, blocks)| *blocks).max().unwrap_or(0),
+                speculative: of("speculative"),
+            });
+        }
+    }
+    let latency = attributes.latency.as_ref();
+    if let Some((latency, col)) = latency.zip(schema.find::<LatencyInfo>(LATENCY_PRODUCER)) {
+        columns.get_mut(col)[i] = Some(LatencyInfo {
+            ttft_valid: latency.ttft_valid,
+            tpot_valid: latency.tpot_valid,
+            ttft_headroom: latency.ttft_headroom,
+            tpot_headroom: latency.tpot_headroom,
+            ttft: latency.ttft,
+            tpot: latency.tpot,
+            dispatched: latency.dispatched_requests,
+        });
+    }
+    let topology = attributes.topology.as_ref();
+    if let Some((at, col)) = topology.zip(schema.find::<Topology>(TOPOLOGY_PRODUCER)) {
+        columns.get_mut(col)[i] = Some(Topology {
+            host: Topology::digest(&at.hostname),
+            rack: Topology::digest(&at.rack),
+            zone: Topology::digest(&at.zone),
+            region: Topology::digest(&at.region),
+        });
+    }
+    for scalar in &attributes.scalars {
+        let producer = scalar.producer.as_deref().unwrap_or(SCALAR_PRODUCER);
+        let of_name = |key: &inlane_core::registry::DataKey| {
+            key.name == scalar.name && (key.producer == producer || key.producer.is_empty())
+        };
+        let cols: Vec<_> =
+            schema.keys::<Scalar>().filter(|(key, _)| of_name(key)).map(|(_, col)| col).collect();
+        for col in cols {
+            columns.get_mut(col)[i] = Some(Scalar(scalar.value));
+        }
+    }
+    let media = attributes.mm.as_ref();
+    if let Some((media, col)) = media.zip(schema.find::<EncoderMatch>(MEDIA_PRODUCER)) {
+        columns.get_mut(col)[i] = Some(EncoderMatch {
+            matched: media.matched.iter().map(|item| item.size).sum(),
+            requested: media.request.iter().map(|item| item.size).sum(),
+        });
+    }
+}
+
+/// Labels of an endpoint, those of its topology included.
+fn labels(spec: &EndpointSpec) -> BTreeMap<String, String> {
+    let mut labels = spec.labels.clone();
+    if let Some(at) = &spec.attributes.topology {
+        let names = [&at.hostname, &at.rack, &at.zone, &at.region];
+        for (label, name) in TOPOLOGY_LABELS.iter().zip(names).filter(|(_, name)| !name.is_empty())
+        {
+            labels.entry((*label).to_owned()).or_insert_with(|| name.clone());
+        }
+    }
+    labels
+}
+
+/// The names of all adapters, each once.
+fn adapters(specs: &[EndpointSpec]) -> Vec<String> {
+    let mut names: Vec<String> = specs
+        .iter()
+        .flat_map(|spec| spec.metrics.active_models.iter().chain(&spec.metrics.waiting_models))
+        .cloned()
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inlane_core::request::{Headers, Prompt, Request};
+use inlane_core::request::{Headers, Media, Prompt, Request};
 use inlane_text::{Api, CollectedPrompt, Limits, Scanner, TokenCollector};
 use serde_json::{Value, json};
 
@@ -51,6 +51,16 @@ impl LiveRequest {
 
     /// Shows the request as the core sees it.
     pub(super) fn with<R>(&self, call: impl FnOnce(&Request<'_>) -> R) -> R {
+        let mut media = Vec::new();
+        for (prompt, features) in (0..).zip(&self.spec.prompts) {
+            media.extend(features.mm_features.iter().map(|f| Media {
+                modality: &f.modality,
+                hash: &f.hash,
+                prompt,
+                offset: f.offset,
+                length: f.length,
+            }));
+        }
         let prompts: Vec<Prompt<'_>> = self.prompts.iter().map(|p| Prompt::Tokens(p)).collect();
         call(&Request {
             id: &self.spec.request_id,
@@ -60,6 +70,7 @@ impl LiveRequest {
             priority: self.spec.priority,
             fairness_id: &self.spec.fairness_id,
             prompts: &prompts,
+            media: &media,
             cache_salt: &self.spec.cache_salt,
             max_output_tokens: self.spec.max_output_tokens,
             ..Request::default()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inlane_core::config::{self, ConfigError, LoadedConfig};
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::decision::ScheduleError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plan::Plan;
@@ -70,7 +70,7 @@ impl Proxy {
         request: &LiveRequest,
         facts: &mut RequestFacts,
     ) -> Result<(), Refusal> {
-        request.with(|r| self.plan.pre_call(r, facts, &mut self.scratch.failures))
+        request.with(|r| self.plan.pre_call(r, facts, &mut self.scratch))
     }
 
     /// Serves one request up to the point where it leaves. Producers, when they run, come before
@@ -88,7 +88,10 @@ impl Proxy {
         plan.begin(scratch);
         pool.fill_metrics(&mut scratch.columns);
         request.with(|r| match produce {
-            true => plan.produce(r, Some(candidates), ledger, now_ms, scratch),
+            true => {
+                let ask = Ask { seed, ..Ask::new(r, ledger, now_ms) };
+                plan.produce(&ask.within(Some(candidates)), scratch);
+            }
             false => plan.restrict(candidates, scratch),
         });
         pool.fill_attributes(&plan.config().schema, &mut scratch.columns);

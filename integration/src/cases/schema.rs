@@ -70,6 +70,8 @@ pub(super) struct RequestSpec {
     pub(super) max_output_tokens: Option<u64>,
     pub(super) chat: Option<Value>,
     pub(super) completion: Option<Value>,
+    /// Id of the endpoint published as peer.
+    pub(super) peer_endpoint: Option<String>,
 }
 
 /// A tokenized prompt.
@@ -79,6 +81,17 @@ pub(super) struct PromptSpec {
     /// (first id, number of consecutive ids)
     pub(super) segments: Vec<(u32, u32)>,
     pub(super) ids: Vec<u32>,
+    pub(super) mm_features: Vec<MediaFeature>,
+}
+
+/// A media item of a prompt.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MediaFeature {
+    pub(super) modality: String,
+    pub(super) hash: String,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 impl PromptSpec {
@@ -110,6 +123,9 @@ pub(super) struct MetricsSpec {
     pub(super) kv: f64,
     pub(super) cache_block_size: u32,
     pub(super) cache_num_blocks: u32,
+    pub(super) active_models: Vec<String>,
+    pub(super) waiting_models: Vec<String>,
+    pub(super) max_active_models: u32,
 }
 
 /// Attributes as producers would have left them.
@@ -119,6 +135,58 @@ pub(super) struct AttributesSpec {
     pub(super) prefix: Vec<PrefixSpec>,
     pub(super) inflight: Option<InFlightSpec>,
     pub(super) uncached_request_tokens: Option<i64>,
+    pub(super) latency: Option<LatencySpec>,
+    pub(super) topology: Option<TopologySpec>,
+    pub(super) scalars: Vec<ScalarSpec>,
+    pub(super) mm: Option<MediaSpec>,
+}
+
+/// A latency prediction.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LatencySpec {
+    pub(super) ttft_valid: bool,
+    pub(super) tpot_valid: bool,
+    pub(super) ttft_headroom: f64,
+    pub(super) tpot_headroom: f64,
+    pub(super) ttft: f64,
+    pub(super) tpot: f64,
+    pub(super) dispatched_requests: u32,
+}
+
+/// Where an endpoint stands.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct TopologySpec {
+    pub(super) hostname: String,
+    pub(super) rack: String,
+    pub(super) zone: String,
+    pub(super) region: String,
+}
+
+/// A custom metric.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ScalarSpec {
+    pub(super) name: String,
+    pub(super) value: f64,
+    /// Absent = `core-metrics-extractor`, empty = whoever.
+    pub(super) producer: Option<String>,
+}
+
+/// Media items that an endpoint has, and those of the request.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MediaSpec {
+    pub(super) matched: Vec<MediaItem>,
+    pub(super) request: Vec<MediaItem>,
+}
+
+/// One media item.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct MediaItem {
+    pub(super) size: u64,
 }
 
 /// A prefix match.
@@ -129,6 +197,7 @@ pub(super) struct PrefixSpec {
     pub(super) total_blocks: u32,
     pub(super) block_size_tokens: u32,
     pub(super) cached_blocks: Option<u32>,
+    pub(super) cached_blocks_by_tier: Option<BTreeMap<String, u32>>,
     pub(super) producer: Option<String>,
 }
 

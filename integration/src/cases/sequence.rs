@@ -8,7 +8,7 @@ use inlane_core::columns::{Attribute, Columns, PrefixMatch, UncachedTokens};
 use inlane_core::decision::{Decision, ProfileIx, ProfileRun};
 use inlane_core::effect::{Effect, Effects};
 use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::{Cycle, LoadSource, Producing, Responding};
+use inlane_core::plugin::{Cycle, LoadSource, Producing, Responding, Settled};
 use inlane_core::registry::{Registry, TOKENIZED_PROMPT};
 use inlane_core::state::CycleState;
 use serde_json::{Value, json};
@@ -26,11 +26,14 @@ use super::single::{check_kept, check_scores, run_filter, run_scorer, seed};
 struct Ongoing {
     request: LiveRequest,
     state: CycleState,
+    /// The endpoint published as peer.
+    peer: Option<EndpointIx>,
 }
 
 struct Sequence<'a> {
     bench: Bench<'a>,
     pool: Pool,
+    settled: Settled,
     ledger: Ledger,
     requests: BTreeMap<String, Ongoing>,
     started: Instant,
@@ -45,9 +48,11 @@ pub(super) fn sequence(
     for spec in &case.plugins {
         bench.build(spec)?;
     }
+    let pool = Pool::new(&case.endpoints)?;
     let mut sequence = Sequence {
+        settled: bench.settled(&pool.endpoints),
         bench,
-        pool: Pool::new(&case.endpoints)?,
+        pool,
         ledger: Ledger::default(),
         requests: BTreeMap::new(),
         started: Instant::now(),
@@ -67,7 +72,7 @@ impl Sequence<'_> {
             return Ok(());
         }
         let plugin = self.bench.find(&step.plugin)?;
-        let mut ongoing = self.take_request(&step.request);
+        let mut ongoing = self.take_request(&step.request)?;
         let outcome = match step.op.as_str() {
             "score" | "filter" => self.rate(plugin, &ongoing, step, checks),
             "produce" => self.produce(plugin, &mut ongoing, step, checks),
@@ -85,10 +90,14 @@ impl Sequence<'_> {
     }
 
     /// The request of that id: the same one in every step.
-    fn take_request(&mut self, spec: &RequestSpec) -> Ongoing {
-        self.requests.remove(&spec.request_id).unwrap_or_else(|| Ongoing {
+    fn take_request(&mut self, spec: &RequestSpec) -> Result<Ongoing, String> {
+        if let Some(known) = self.requests.remove(&spec.request_id) {
+            return Ok(known);
+        }
+        Ok(Ongoing {
             request: LiveRequest::new(spec),
             state: self.bench.schema.states.instantiate(),
+            peer: self.pool.peer(spec)?,
         })
     }
 
@@ -105,7 +114,17 @@ impl Sequence<'_> {
         ongoing.request.with(|request| {
             let (endpoints, now_ms) = (&*self.pool.endpoints, self.now_ms());
             let state = &ongoing.state;
-            call(&Cycle { request, endpoints, columns, state, now_ms, seed: seed(0) })
+            let (settled, peer) = (&self.settled, ongoing.peer);
+            call(&Cycle {
+                request,
+                endpoints,
+                columns,
+                state,
+                settled,
+                peer,
+                now_ms,
+                seed: seed(0),
+            })
         })
     }
 
@@ -173,10 +192,12 @@ impl Sequence<'_> {
         let producer = self.bench.instances[plugin].roles.producer.as_deref();
         let producer = producer.ok_or("the plugin is no producer")?;
         let mut columns = self.pool.columns(&self.bench.schema);
-        let Ongoing { request, state } = ongoing;
+        let Ongoing { request, state, .. } = ongoing;
         request.with(|request| {
             let (endpoints, load, now_ms) = (&*self.pool.endpoints, &self.ledger, self.now_ms());
-            let cx = Producing { request, endpoints, candidates, load, now_ms };
+            let (settled, tickets, seed) = (&self.settled, &[], seed(0));
+            let cx =
+                Producing { request, endpoints, candidates, load, settled, tickets, now_ms, seed };
             producer.produce(&cx, &mut columns, state).map_err(|e| e.to_string())
         })?;
         Ok(columns)
@@ -222,11 +243,17 @@ impl Sequence<'_> {
     ) -> Result<R, String> {
         let target = target.map(|id| self.pool.ix(id)).transpose()?;
         Ok(call(&Responding {
+            endpoints: &self.pool.endpoints,
+            profiles: &[],
+            targets: &[],
+            kept: &[],
             request_id: ongoing.request.id(),
             endpoint: target.and_then(|ix| self.pool.endpoints.get(ix)),
+            streaming: true,
             status: 200,
             first_byte_ms: None,
-            total_ms: 0,
+            total_ms: 0.0,
+            complete: true,
             prompt_tokens: None,
             completion_tokens: None,
             cached_tokens: None,

@@ -35,11 +35,22 @@ pub(super) fn filter(case: &Case, registry: &Registry, checks: &mut Checks) -> R
     let filter = roles.filter.as_deref().ok_or("the plugin is no filter")?;
     let request = LiveRequest::new(&case.request);
     let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let settled = bench.settled(&pool.endpoints);
+    let peer = pool.peer(&case.request)?;
     let run = |seed| {
         request.with(|request| {
             let endpoints = &*pool.endpoints;
             let (columns, state) = (&columns, &state);
-            let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed };
+            let cx = Cycle {
+                request,
+                endpoints,
+                columns,
+                state,
+                settled: &settled,
+                peer,
+                now_ms: 1,
+                seed,
+            };
             run_filter(filter, &cx, pool.candidates(None)?)
         })
     };
@@ -88,10 +99,21 @@ pub(super) fn scorer(case: &Case, registry: &Registry, checks: &mut Checks) -> R
     let roles = &bench.instances[plugin].roles;
     let scorer = roles.scorer.as_deref().ok_or("the plugin is no scorer")?;
     let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let settled = bench.settled(&pool.endpoints);
+    let peer = pool.peer(&case.request)?;
     let scores = LiveRequest::new(&case.request).with(|request| {
         let endpoints = &*pool.endpoints;
         let (columns, state) = (&columns, &state);
-        let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed: seed(0) };
+        let cx = Cycle {
+            request,
+            endpoints,
+            columns,
+            state,
+            settled: &settled,
+            peer,
+            now_ms: 1,
+            seed: seed(0),
+        };
         run_scorer(scorer, &cx, &pool, &pool.candidates(None)?)
     })?;
     check_scores(checks, &case.expect, &scores);
@@ -129,6 +151,8 @@ pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> R
     let candidates = pool.candidates(None)?;
     let totals: Vec<f64> = candidates.iter().map(|&ix| case.scored[pool.name(ix)]).collect();
     let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let settled = bench.settled(&pool.endpoints);
+    let peer = pool.peer(&case.request)?;
 
     let (mut first, mut included, mut orders) =
         <(BTreeMap<_, _>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
@@ -138,7 +162,16 @@ pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> R
         LiveRequest::new(&case.request).with(|request| {
             let endpoints = &*pool.endpoints;
             let (columns, state) = (&columns, &state);
-            let cx = Cycle { request, endpoints, columns, state, now_ms: 1, seed: seed(trial) };
+            let cx = Cycle {
+                request,
+                endpoints,
+                columns,
+                state,
+                settled: &settled,
+                peer,
+                now_ms: 1,
+                seed: seed(trial),
+            };
             picker.pick(&cx, &candidates, &totals, &mut targets).map_err(|e| e.to_string())
         })?;
         let names = pool.names(&targets);

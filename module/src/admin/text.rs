@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
+use inlane_core::exposition::Exposition;
 use inlane_core::plugin::LoadSource;
-use inlane_plugins::prefix::{Histogram, HistogramSnapshot, PrefixStats};
 
 use super::page::Page;
 use crate::clock;
@@ -27,7 +27,6 @@ fn family(text: &mut String, name: &str, help: &str) {
 }
 
 fn gauges(runtime: &Runtime, text: &mut String) {
-    prefixes(runtime, text);
     let heartbeat = runtime.heartbeat_ns.load(Ordering::Relaxed);
     if heartbeat > 0 {
         let age = clock::now_ns().saturating_sub(heartbeat) as f64 * 1e-9;
@@ -40,6 +39,9 @@ fn gauges(runtime: &Runtime, text: &mut String) {
     }
     let served = runtime.served();
     let Some(serving) = served.serving() else { return };
+    let mut page = Exposition::default();
+    serving.plan.collect(&mut page);
+    text.push_str(&page.render());
     family(text, "inlane_topology_generation", "Generation of the topology in use.");
     let _ = writeln!(text, "inlane_topology_generation {}", serving.topology_generation);
     family(text, "inlane_config_generation", "Generation of the configuration in use.");
@@ -63,72 +65,6 @@ fn gauges(runtime: &Runtime, text: &mut String) {
             );
         }
     }
-}
-
-/// The prefix indexes: their sizes, and how well they hit.
-fn prefixes(runtime: &Runtime, text: &mut String) {
-    let indexes = runtime.prefixes();
-    if indexes.is_empty() {
-        return;
-    }
-    let current = "llm_d_epp_prefix_indexer";
-    let twin = "inference_extension_prefix_indexer";
-    let deprecated = |name: &str| format!("[ALPHA] [Deprecated: Use {current}_{name}] ");
-    let labels = |key: &str| {
-        let (kind, rest) = key.split_once('/').unwrap_or((key, ""));
-        let name = rest.split('/').next().unwrap_or_default();
-        format!("plugin_name=\"{}\",plugin_type=\"{}\"", escape(name), escape(kind))
-    };
-    let help = "Entries of the approximate prefix index.";
-    family(text, &format!("{current}_size"), &format!("[ALPHA] {help}"));
-    for (key, index) in &indexes {
-        let _ = writeln!(text, "{current}_size{{{}}} {}", labels(key), index.size());
-    }
-    family(text, &format!("{twin}_size"), &format!("{}{help}", deprecated("size")));
-    let all: u64 = indexes.iter().map(|(_, index)| index.size()).sum();
-    let _ = writeln!(text, "{twin}_size {all}");
-
-    type Part = fn(&PrefixStats) -> &Histogram;
-    let parts: [(&str, &str, Part); 2] = [
-        ("hit_ratio", "Ratio of matched to all blocks at the chosen endpoint.", |s| &s.hit_ratio),
-        ("hit_bytes", "Bytes of matched blocks at the chosen endpoint.", |s| &s.hit_bytes),
-    ];
-    for (name, help, part) in parts {
-        let full = format!("{current}_{name}");
-        let _ = writeln!(text, "# HELP {full} [ALPHA] {help}\n# TYPE {full} histogram");
-        for (key, index) in &indexes {
-            histogram(text, &full, &labels(key), &part(index.stats()).snapshot());
-        }
-        let full = format!("{twin}_{name}");
-        let help = format!("{}{help}", deprecated(name));
-        let _ = writeln!(text, "# HELP {full} {help}\n# TYPE {full} histogram");
-        let mut sum: Option<HistogramSnapshot> = None;
-        for (_, index) in &indexes {
-            let one = part(index.stats()).snapshot();
-            match &mut sum {
-                None => sum = Some(one),
-                Some(sum) => {
-                    sum.counts.iter_mut().zip(&one.counts).for_each(|(sum, one)| *sum += one);
-                    sum.sum += one.sum;
-                }
-            }
-        }
-        if let Some(sum) = sum {
-            histogram(text, &full, "", &sum);
-        }
-    }
-}
-
-fn histogram(text: &mut String, name: &str, labels: &str, snapshot: &HistogramSnapshot) {
-    let comma = if labels.is_empty() { "" } else { "," };
-    let mut total = 0;
-    let bounds = snapshot.bounds.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
-    for (bound, count) in bounds.zip(&snapshot.counts) {
-        total += count;
-        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
-    }
-    let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    let _ = writeln!(text, "{name}_sum{braces} {}\n{name}_count{braces} {total}", snapshot.sum);
 }
 
 fn escape(value: &str) -> String {

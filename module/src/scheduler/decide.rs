@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::decision::ScheduleError;
-use inlane_core::effect::Effect;
-use inlane_core::endpoint::{EndpointIx, EndpointSet};
+use inlane_core::effect::{Effect, Kept};
+use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet};
 use inlane_core::plugin::{Refusal, RequestFacts};
 use inlane_core::request::Request;
 
@@ -63,6 +63,31 @@ pub(super) struct Routed {
     pub ranking: String,
     /// Headers to set or remove.
     pub headers: Vec<(String, Option<String>)>,
+    /// What the response hooks of plugins will want to know.
+    pub(super) hindsight: Hindsight,
+}
+
+/// What plugins may ask about a decision when its response comes. Empty without such plugins.
+#[derive(Debug, Default)]
+pub(super) struct Hindsight {
+    /// First target of each profile.
+    pub(super) targets: Vec<Option<EndpointIx>>,
+    /// Numbers that plugins kept.
+    pub(super) kept: Vec<Kept>,
+}
+
+impl Hindsight {
+    fn of(serving: &Serving, scratch: &Scratch) -> Self {
+        if serving.plan.config().after_response.is_empty() {
+            return Self::default();
+        }
+        let targets = scratch.decision.profiles.iter().map(|run| run.targets.first().copied());
+        let kept = scratch.effects.iter().filter_map(|effect| match effect {
+            Effect::Keep(kept) => Some(*kept),
+            _ => None,
+        });
+        Self { targets: targets.collect(), kept: kept.collect() }
+    }
 }
 
 /// Why a request has no destination.
@@ -116,23 +141,23 @@ fn run(
 
     plan.begin(scratch);
     let mut facts = RequestFacts::default();
-    plan.pre_call(&asked.request, &mut facts, &mut scratch.failures).map_err(NoRoute::Refused)?;
+    plan.pre_call(&asked.request, &mut facts, scratch).map_err(NoRoute::Refused)?;
     let request = Request {
         priority: facts.priority.unwrap_or(asked.request.priority),
         fairness_id: facts.fairness_id.as_deref().unwrap_or(asked.request.fairness_id),
         ..asked.request
     };
     let stale_ms = settings.metrics_stale_after.as_millis() as u64;
+    let seed = worker.seed();
     serving.fill_metrics(&mut scratch.columns.metrics, now_ms, stale_ms);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
         fill_load(serving, scratch);
         Step::LoadOnly
     } else {
-        plan.produce(&request, None, serving, now_ms, scratch);
+        plan.produce(&Ask { seed, ..Ask::new(&request, serving, now_ms) }, scratch);
         Step::Full
     };
 
-    let seed = worker.seed();
     let mut conflicts = 0;
     let outcome = loop {
         let target = match plan.decide(&request, now_ms, seed, scratch) {
@@ -153,7 +178,7 @@ fn run(
         runtime.metrics.step(step).inc();
         plan.apply_records(&request, now_ms, seed, scratch);
         worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
-        (target, booking, Outcome::of(serving.endpoints(), scratch, target))
+        (target, booking, Outcome::of(serving, scratch, target))
     });
     log(ground, worker, scratch, &request, |entry| {
         entry.duration_ns = duration_ns;
@@ -197,11 +222,13 @@ struct Outcome {
     destination: String,
     ranking_text: String,
     headers: Vec<(String, Option<String>)>,
+    hindsight: Hindsight,
 }
 
 impl Outcome {
     /// Reads it from the decision before the log takes that.
-    fn of(endpoints: &EndpointSet, scratch: &Scratch, target: EndpointIx) -> Self {
+    fn of(serving: &Serving, scratch: &Scratch, target: EndpointIx) -> Self {
+        let (endpoints, port) = (serving.endpoints(), scratch.decision.port);
         let run = scratch.decision.primary_run();
         let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
         let join = |list: &[EndpointIx]| {
@@ -210,7 +237,11 @@ impl Outcome {
                 if !text.is_empty() {
                     text.push(',');
                 }
-                text.push_str(&endpoints[*endpoint].host_port);
+                let endpoint = &endpoints[*endpoint];
+                match port {
+                    Some(port) => text.push_str(&Endpoint::join_host_port(&endpoint.address, port)),
+                    None => text.push_str(&endpoint.host_port),
+                }
             }
             text
         };
@@ -222,9 +253,17 @@ impl Outcome {
             destination: run.map_or_else(|| join(&[target]), |run| join(&run.targets)),
             ranking_text: join(&ranking),
             headers: headers.collect(),
-            ranking,
+            hindsight: Hindsight::of(serving, scratch),
+            ranking: ranking.into_iter().map(|ix| at_port(endpoints, ix, port)).collect(),
         }
     }
+}
+
+/// The endpoint that serves `port` at the address of `ix`; `ix` itself when there is none, or no
+/// other port is asked for.
+fn at_port(endpoints: &EndpointSet, ix: EndpointIx, port: Option<u16>) -> EndpointIx {
+    let other = port.and_then(|port| endpoints.at_address(&endpoints[ix].address, port));
+    other.unwrap_or(ix)
 }
 
 /// Files the stream record, which owns the bookings from here on.
@@ -235,7 +274,7 @@ fn file(
     booking: Booking<'_>,
     outcome: Outcome,
 ) -> Routed {
-    let Outcome { ranking, destination, ranking_text, headers } = outcome;
+    let Outcome { ranking, destination, ranking_text, headers, hindsight } = outcome;
     let (tokens, release) = (booking.tokens, booking.release);
     let (claim, more_claims) = booking.take();
     let token = worker.records.insert(Record {
@@ -249,7 +288,7 @@ fn file(
         current: Some(target),
         ranking,
     });
-    Routed { endpoint: target, token, destination, ranking: ranking_text, headers }
+    Routed { endpoint: target, token, destination, ranking: ranking_text, headers, hindsight }
 }
 
 /// Files the decision in the log, by swapping it with the log's oldest.

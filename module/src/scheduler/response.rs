@@ -7,8 +7,9 @@ use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 use inlane_core::cycle::Failures;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plan::Plan;
-use inlane_core::plugin::Responding;
+use inlane_core::plugin::{Metadata, Responding};
 
+use super::decide::{Hindsight, Routed};
 use super::usage::UsageTracker;
 use crate::clock;
 use crate::metrics::ModelSeries;
@@ -19,6 +20,7 @@ pub(super) struct Hooks {
     runtime: Arc<Runtime>,
     served: Arc<Served>,
     endpoint: EndpointIx,
+    hindsight: Hindsight,
     request_id: String,
 }
 
@@ -27,14 +29,15 @@ impl Hooks {
     pub(super) fn new(
         runtime: &Arc<Runtime>,
         served: &Arc<Served>,
-        endpoint: EndpointIx,
+        routed: &mut Routed,
         request_id: &str,
     ) -> Option<Self> {
         let config = served.serving()?.plan.config();
         (!config.after_response.is_empty()).then(|| Self {
             runtime: Arc::clone(runtime),
             served: Arc::clone(served),
-            endpoint,
+            endpoint: routed.endpoint,
+            hindsight: std::mem::take(&mut routed.hindsight),
             request_id: request_id.to_owned(),
         })
     }
@@ -43,14 +46,20 @@ impl Hooks {
     fn call(&self, response: &Response, run: impl FnOnce(&Plan, &Responding<'_>, &mut Failures)) {
         let Some(serving) = self.served.serving() else { return };
         let usage = response.usage.usage().unwrap_or_default();
-        let since = |ns: u64| ns.saturating_sub(response.received_ns) / 1_000_000;
+        let since = |ns: u64| ns.saturating_sub(response.received_ns) as f64 * 1e-6;
         let end_ns = if response.ended_ns > 0 { response.ended_ns } else { clock::now_ns() };
         let facts = Responding {
+            endpoints: serving.endpoints(),
+            profiles: &serving.plan.config().profiles,
+            targets: &self.hindsight.targets,
+            kept: &self.hindsight.kept,
             request_id: &self.request_id,
             endpoint: serving.endpoints().get(self.endpoint),
+            streaming: response.streaming,
             status: u16::try_from(response.status).unwrap_or(0),
             first_byte_ms: (response.bytes > 0).then(|| since(response.first_byte_ns)),
             total_ms: since(end_ns),
+            complete: response.ended_ns > 0,
             prompt_tokens: usage.prompt,
             completion_tokens: usage.completion,
             cached_tokens: usage.cached,
@@ -160,8 +169,19 @@ impl Response {
         }
         if end_of_stream {
             self.ended_ns = now;
+            self.report(envoy);
         }
         first
+    }
+
+    /// The response is complete: says what plugins want to say of it.
+    fn report<EHF: EnvoyHttpFilterExt>(&self, envoy: &mut EHF) {
+        let Some(hooks) = &self.hooks else { return };
+        let mut metadata = Vec::new();
+        hooks.call(self, |plan, facts, failures| plan.report(facts, &mut metadata, failures));
+        for Metadata { namespace, key, value } in metadata {
+            envoy.set_dynamic_metadata_number(&namespace, &key, value);
+        }
     }
 
     /// Envoy answers itself, in place of a pod or of the rest of its answer.
@@ -189,7 +209,7 @@ impl Response {
             family.observe(ttft);
         }
         if let Some(usage) = self.usage.usage() {
-            self.report(usage.prompt, usage.completion, usage.cached);
+            self.count_tokens(usage.prompt, usage.completion, usage.cached);
         }
         if self.ended_ns > 0 {
             self.series.duration.observe(seconds(self.received_ns, self.ended_ns));
@@ -197,7 +217,7 @@ impl Response {
         }
     }
 
-    fn report(&self, prompt: Option<u64>, completion: Option<u64>, cached: Option<u64>) {
+    fn count_tokens(&self, prompt: Option<u64>, completion: Option<u64>, cached: Option<u64>) {
         if let Some(prompt) = prompt.filter(|tokens| *tokens > 0) {
             self.series.input_tokens.observe(prompt as f64);
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 use inlane_core::decision::ScheduleError;
-use inlane_core::request::{Headers, Request};
+use inlane_core::request::{Headers, Prompt, Request};
 use prometheus::IntCounter;
 
 use super::answer::Answer;
@@ -83,6 +83,8 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
         priority: 0,
         fairness_id: &fairness_id,
         prompts: &prompts,
+        media: &[],
+        prompt_bytes: prompt_bytes(&prompts),
         cache_salt: summary.cache_salt,
         max_output_tokens: summary.max_tokens,
         body_bytes: summary.bytes,
@@ -101,16 +103,21 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
         Ok((routed, worker.series(runtime, labels)))
     });
     match decided {
-        Some(Ok((routed, series))) => {
+        Some(Ok((mut routed, series))) => {
             series.routed();
             series.request_size.observe(summary.bytes as f64);
-            let hooks = Hooks::new(runtime, served, routed.endpoint, &id);
+            let hooks = Hooks::new(runtime, served, &mut routed, &id);
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
         }
         Some(Err(reason)) => Err(undecided(runtime, &request, reason)),
         None => Err(Undecided::Failure(Answer::panicked())),
     }
+}
+
+/// Bytes of the prompts, to a token: four bytes make an estimated one.
+fn prompt_bytes(prompts: &[Prompt<'_>]) -> u64 {
+    prompts.iter().map(|prompt| 4 * prompt.token_count()).sum()
 }
 
 /// The answer to a request that `decide` has no destination for.

@@ -14,7 +14,7 @@ use inlane_core::plugin::{
     AfterResponse, Category, Cycle, PostChoice, PreCall, Refusal, RequestFacts, Responding, Roles,
     Scorer,
 };
-use inlane_core::registry::{PluginType, Registry, Stability};
+use inlane_core::registry::{PluginType, Registry};
 use inlane_core::request::Request;
 
 /// A configuration that prefers the endpoint with the fewest bookings.
@@ -52,27 +52,15 @@ schedulingProfiles:
 /// The plugins of the product and those of this file.
 pub(crate) fn registry() -> Registry {
     let mut registry = inlane_plugins::registry();
-    registry.register(PluginType {
-        name: "least-booked",
-        deprecated_names: &[],
-        stability: Stability::Beta,
-        default_producer_of: &[],
-        build: |build, _| {
-            let load = build.require::<InFlight>("", "inflight-load-producer");
-            Ok(Roles::default().scorer(Arc::new(LeastBooked(load))))
-        },
-    });
-    registry.register(PluginType {
-        name: "probe",
-        deprecated_names: &[],
-        stability: Stability::Beta,
-        default_producer_of: &[],
-        build: |_, _| {
-            let probe = Arc::new(Probe);
-            let roles = Roles::default().scorer(probe.clone()).pre_call(probe.clone());
-            Ok(roles.post_choice(probe.clone()).after_response(probe))
-        },
-    });
+    registry.register(PluginType::new("least-booked", |build, _| {
+        let load = build.require::<InFlight>("", "inflight-load-producer");
+        Ok(Roles::default().scorer(Arc::new(LeastBooked(load))))
+    }));
+    registry.register(PluginType::new("probe", |_, _| {
+        let probe = Arc::new(Probe);
+        let roles = Roles::default().scorer(probe.clone()).pre_call(probe.clone());
+        Ok(roles.post_choice(probe.clone()).after_response(probe))
+    }));
     registry
 }
 

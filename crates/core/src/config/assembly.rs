@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use crate::cycle::guard::isolate;
 use crate::decision::PluginError;
 use crate::effect::PluginIx;
-use crate::registry::{Build, BuildError, KeptState, Params, Registry, Schema, Stability};
+use crate::plugin::Roles;
+use crate::registry::{Build, BuildError, KeptState, Params, Peers, Registry, Schema, Stability};
 
 use super::document::PluginSpec;
 use super::error::Fault;
@@ -23,8 +24,28 @@ pub(crate) struct Assembly<'a> {
     /// Where in the document each instance stands; empty for those that do not.
     paths: Vec<String>,
     by_name: HashMap<String, PluginIx>,
+    /// Type and name of every instance that the configuration lists.
+    declared: Vec<(String, String)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) notes: Vec<String>,
+}
+
+/// What an instance under construction may see of the assembly.
+struct View<'a> {
+    plugins: &'a [PluginInstance],
+    by_name: &'a HashMap<String, PluginIx>,
+    declared: &'a [(String, String)],
+}
+
+impl Peers for View<'_> {
+    fn roles(&self, name: &str) -> Option<&Roles> {
+        self.plugins.get(usize::from(*self.by_name.get(name)?)).map(|p| &p.roles)
+    }
+
+    fn of_type(&self, type_name: &str) -> Vec<&str> {
+        let same = self.declared.iter().filter(|(t, _)| t == type_name);
+        same.map(|(_, name)| name.as_str()).collect()
+    }
 }
 
 impl<'a> Assembly<'a> {
@@ -36,6 +57,7 @@ impl<'a> Assembly<'a> {
             plugins: Vec::new(),
             paths: Vec::new(),
             by_name: HashMap::new(),
+            declared: Vec::new(),
             warnings: Vec::new(),
             notes: Vec::new(),
         }
@@ -64,8 +86,8 @@ impl<'a> Assembly<'a> {
         (0..).zip(&self.plugins)
     }
 
-    /// Builds the instances that the configuration lists. All names and types are checked before
-    /// the first one is built.
+    /// Builds the instances that the configuration lists, an instance that refers to others after
+    /// these. All names and types are checked before the first one is built.
     pub(crate) fn declare(&mut self, specs: &[PluginSpec]) -> Result<(), Fault> {
         let mut names = BTreeSet::new();
         for (spec, i) in specs.iter().zip(0..) {
@@ -79,13 +101,59 @@ impl<'a> Assembly<'a> {
             }
             self.check_type(&spec.type_name, &path)?;
         }
-        for (spec, i) in specs.iter().zip(0..) {
-            let name = if spec.name.is_empty() { &spec.type_name } else { &spec.name };
-            let params = Params::new(spec.parameters.clone().map(serde_yaml::Value::Mapping));
+        let instance_name = |spec: &PluginSpec| {
+            if spec.name.is_empty() { spec.type_name.clone() } else { spec.name.clone() }
+        };
+        self.declared =
+            specs.iter().map(|spec| (spec.type_name.clone(), instance_name(spec))).collect();
+        for i in self.build_order(specs)? {
+            let spec = &specs[i];
             let path = format!("plugins[{i}]");
-            self.add(&spec.type_name, name, params, Origin::Declared, &path)?;
+            let params = params_of(spec);
+            self.add(&spec.type_name, &instance_name(spec), params, Origin::Declared, &path)?;
         }
         Ok(())
+    }
+
+    /// The order in which declared instances are built: that of the file, except that an instance
+    /// comes after those that it refers to.
+    fn build_order(&self, specs: &[PluginSpec]) -> Result<Vec<usize>, Fault> {
+        let index = |name: &str| self.declared.iter().position(|(_, known)| known == name);
+        let mut needs: Vec<Vec<usize>> = Vec::with_capacity(specs.len());
+        for (spec, i) in specs.iter().zip(0..) {
+            let references = self.registry.get(&spec.type_name).map(|(_, p)| p.references);
+            let names = references.map(|names| names(&params_of(spec))).unwrap_or_default();
+            let mut found = Vec::with_capacity(names.len());
+            for name in names {
+                let Some(at) = index(&name) else {
+                    let known = self.declared.iter().map(|(_, name)| name.as_str());
+                    let text = format!(
+                        "failed to build plugin dependency graph: a plugin has a dependency on the \
+                         unregistered plugin {name}"
+                    );
+                    return Err(
+                        Fault::at(format!("plugins[{i}]"), text).hint(hint::nearest(&name, known))
+                    );
+                };
+                found.push(at);
+            }
+            needs.push(found);
+        }
+        let (mut order, mut left) = (Vec::new(), (0..specs.len()).collect::<BTreeSet<_>>());
+        while !left.is_empty() {
+            let ready = left.iter().find(|&&i| needs[i].iter().all(|need| !left.contains(need)));
+            let Some(&next) = ready else {
+                let names: Vec<&str> = left.iter().map(|&i| self.declared[i].1.as_str()).collect();
+                let text = format!(
+                    "failed to build plugin dependency graph: {} refer to each other",
+                    names.join(", ")
+                );
+                return Err(Fault::at("plugins", text));
+            };
+            left.remove(&next);
+            order.push(next);
+        }
+        Ok(order)
     }
 
     fn check_type(&self, type_name: &str, path: &str) -> Result<(), Fault> {
@@ -122,7 +190,10 @@ impl<'a> Assembly<'a> {
             let text = format!("plugin type '{type_name}' is deprecated, use '{}'", plugin.name);
             self.warn(text);
         }
-        let mut build = Build::new(name, type_name, instance, &mut self.schema, self.kept);
+        let view =
+            View { plugins: &self.plugins, by_name: &self.by_name, declared: &self.declared };
+        let mut build =
+            Build::new(name, type_name, instance, &mut self.schema, self.kept).among(&view);
         let built = isolate(|| Ok((plugin.build)(&mut build, &params)));
         let (data, warnings) = build.finish();
         let roles = match built {
@@ -241,4 +312,8 @@ impl<'a> Assembly<'a> {
             }
         }
     }
+}
+
+fn params_of(spec: &PluginSpec) -> Params {
+    Params::new(spec.parameters.clone().map(serde_yaml::Value::Mapping))
 }

@@ -101,7 +101,8 @@ pub struct DataLayer {
 /// A configuration, loaded.
 #[derive(Debug)]
 pub struct LoadedConfig {
-    /// Instances: declared ones in the order of the file, then injected and auto-created ones.
+    /// Instances: declared ones in the order of the file, except that one which refers to others
+    /// comes after these; then injected and auto-created ones.
     pub plugins: Vec<PluginInstance>,
     /// Profiles, in order.
     pub profiles: Vec<Profile>,
@@ -109,6 +110,14 @@ pub struct LoadedConfig {
     pub handler: PluginIx,
     /// Data producers, each after those whose data it needs.
     pub producers: Vec<PluginIx>,
+    /// Screeners, in order of instances.
+    pub screeners: Vec<PluginIx>,
+    /// Admitters, in order of instances.
+    pub admitters: Vec<PluginIx>,
+    /// Data producers that collect requests in windows, in the order of `producers`.
+    pub windows: Vec<PluginIx>,
+    /// Whether anything reads adapters, see [`crate::columns::Metrics::with_adapters`].
+    pub reads_adapters: bool,
     /// Hooks before the decision, in order of instances.
     pub pre_call: Vec<PluginIx>,
     /// Hooks after the choice, in order of instances.

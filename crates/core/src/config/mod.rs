@@ -33,8 +33,8 @@ pub use quantity::{GoDuration, Quantity};
 use serde_yaml::Value;
 
 use crate::effect::PluginIx;
-use crate::plugin::Roles;
-use crate::registry::{KeptState, Registry};
+use crate::plugin::{DataProducer, Roles};
+use crate::registry::{DataUse, KeptState, Registry, metric_keys};
 use crate::snapshot::ConfigDocument;
 
 use assembly::Assembly;
@@ -132,7 +132,19 @@ fn build(
     let with = |role: fn(&Roles) -> bool| -> Vec<PluginIx> {
         assembly.iter().filter(|(_, p)| role(&p.roles)).map(|(ix, _)| ix).collect()
     };
+    let reads_adapters = assembly.plugins.iter().any(|p| {
+        let DataUse { requires, uses, .. } = &p.data;
+        requires.iter().chain(uses).any(|key| key.name == metric_keys::ADAPTERS)
+    });
+    let has_window = |ix: &PluginIx| {
+        let producer = assembly.plugins[usize::from(*ix)].roles.producer.as_deref();
+        producer.is_some_and(DataProducer::has_window)
+    };
     Ok(LoadedConfig {
+        screeners: with(|r| r.screener.is_some()),
+        admitters: with(|r| r.admitter.is_some()),
+        windows: producers.iter().copied().filter(has_window).collect(),
+        reads_adapters,
         pre_call: with(|r| r.pre_call.is_some()),
         post_choice: with(|r| r.post_choice.is_some()),
         after_response: with(|r| r.after_response.is_some()),

@@ -9,7 +9,10 @@ use crate::decision::PluginError;
 ///
 /// Asserting unwind safety is sound for the cycle: whatever a plugin was given to write is reset
 /// or overwritten by the caller when the plugin fails.
-pub(crate) fn isolate<T>(call: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
+///
+/// # Errors
+/// Those of the plugin, or that it panicked.
+pub fn isolate<T>(call: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|payload| Err(PluginError::Panicked(message(&*payload))))
 }

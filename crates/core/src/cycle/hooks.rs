@@ -2,8 +2,9 @@
 
 use crate::decision::{Decision, PluginError};
 use crate::effect::{Effect, Effects, PluginIx};
+use crate::exposition::Exposition;
 use crate::plan::Plan;
-use crate::plugin::{Cycle, Refusal, RequestFacts, Responding, Roles};
+use crate::plugin::{Cycle, Metadata, Refusal, RequestFacts, Responding, Roles};
 use crate::request::Request;
 
 use super::guard::isolate;
@@ -19,7 +20,8 @@ impl Plan {
         plugins.iter().filter_map(move |&plugin| Some((plugin, role(self.roles(plugin)?)?)))
     }
 
-    /// Runs the hooks before the decision, in the order of the configuration.
+    /// Runs the hooks before the decision, in the order of the configuration, after
+    /// [`begin`](Self::begin). The texts that they publish are then in `scratch`.
     ///
     /// # Errors
     /// The first refusal.
@@ -27,13 +29,16 @@ impl Plan {
         &self,
         request: &Request<'_>,
         facts: &mut RequestFacts,
-        failures: &mut Failures,
+        scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
         for (plugin, hook) in self.playing(&self.config.pre_call, |r| r.pre_call.as_deref()) {
             match isolate(|| Ok(hook.pre_call(request, facts))) {
                 Ok(verdict) => verdict?,
-                Err(error) => failures.add(plugin, error),
+                Err(error) => scratch.failures.add(plugin, error),
             }
+        }
+        for attribute in facts.attributes.drain(..) {
+            scratch.state.set_attribute(attribute);
         }
         Ok(())
     }
@@ -64,9 +69,8 @@ impl Plan {
         seed: u64,
         scratch: &mut Scratch,
     ) {
-        let Scratch { columns, state, effects, failures, .. } = scratch;
-        let endpoints = &*self.endpoints;
-        let cx = Cycle { request, endpoints, columns, state, now_ms, seed };
+        let Scratch { columns, state, decision, effects, failures, .. } = scratch;
+        let cx = self.cycle(request, columns, state, decision.peer, now_ms, seed);
         for effect in effects.iter() {
             let &Effect::Record { plugin, .. } = effect else { continue };
             let hook = self.roles(plugin).and_then(|r| r.post_choice.as_deref());
@@ -89,6 +93,33 @@ impl Plan {
             if let Err(error) = run(|| hook.response_headers(response, headers)) {
                 headers.truncate(before);
                 failures.add(plugin, error);
+            }
+        }
+    }
+
+    /// Collects what plugins want to say of a response in dynamic metadata.
+    pub fn report(
+        &self,
+        response: &Responding<'_>,
+        metadata: &mut Vec<Metadata>,
+        failures: &mut Failures,
+    ) {
+        let hooks = &self.config.after_response;
+        for (plugin, hook) in self.playing(hooks, |r| r.after_response.as_deref()) {
+            let before = metadata.len();
+            if let Err(error) = run(|| hook.report(response, metadata)) {
+                metadata.truncate(before);
+                failures.add(plugin, error);
+            }
+        }
+    }
+
+    /// The plugins' own numbers.
+    pub fn collect(&self, page: &mut Exposition) {
+        for instance in &self.config.plugins {
+            if let Some(collector) = instance.roles.collector.as_deref() {
+                // A collector that panics leaves its numbers out.
+                let _ = run(|| collector.collect(page));
             }
         }
     }

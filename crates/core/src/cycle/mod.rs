@@ -1,7 +1,7 @@
 //! The cycle: from a request and columns to a decision and its effects.
 //!
 //! ```text
-//! begin -> (caller fills metrics) -> produce -> decide -> (caller books) -> apply
+//! begin -> (caller fills metrics) -> screen, produce -> decide -> (caller books) -> apply
 //!                                                 ^             |
 //!                                                 +-- conflict -+
 //! ```
@@ -19,22 +19,25 @@
 pub(crate) mod gate;
 pub(crate) mod guard;
 mod hooks;
+mod prepare;
 mod profile;
 mod rank;
 mod score;
 mod scratch;
 
+pub use guard::isolate;
+pub use prepare::Ask;
 pub use scratch::{Failures, Scratch};
 
-use crate::columns::Metrics;
-use crate::decision::{Decision, PluginError, ProfileIx, ScheduleError};
+use crate::columns::{Columns, Metrics};
+use crate::decision::{Decision, PluginError, ScheduleError};
 use crate::effect::PluginIx;
 use crate::endpoint::EndpointIx;
 use crate::plan::Plan;
-use crate::plugin::{Cycle, LoadSource, Producing, Roles};
+use crate::plugin::{Cycle, Roles, Round};
 use crate::request::{BlockUnit, Request};
+use crate::state::CycleState;
 
-use guard::isolate;
 use profile::{Setting, run_profile};
 
 impl Plan {
@@ -59,36 +62,6 @@ impl Plan {
         limits.max().unwrap_or(0)
     }
 
-    /// Runs the data producers in order. A subset, when given, first narrows the candidates to
-    /// the endpoints it names. The first producer that fails ends the pass: its data and those of
-    /// the producers after it may be missing, which scorers take as absent.
-    pub fn produce(
-        &self,
-        request: &Request<'_>,
-        subset: Option<&[EndpointIx]>,
-        load: &dyn LoadSource,
-        now_ms: u64,
-        scratch: &mut Scratch,
-    ) {
-        if !scratch.fits(self) {
-            self.begin(scratch);
-        }
-        if let Some(subset) = subset {
-            self.restrict(subset, scratch);
-        }
-        let Scratch { columns, state, candidates, failures, .. } = scratch;
-        let cx = Producing { request, endpoints: &self.endpoints, candidates, load, now_ms };
-        for &plugin in &self.config.producers {
-            let Some(producer) = self.roles(plugin).and_then(|r| r.producer.as_deref()) else {
-                continue;
-            };
-            if let Err(error) = isolate(|| producer.produce(&cx, columns, state)) {
-                failures.add(plugin, error);
-                return;
-            }
-        }
-    }
-
     /// Decides where `request` goes. The outcome is in `scratch.decision` and `scratch.effects`,
     /// which replace those of an earlier call; the destination is also the answer.
     ///
@@ -111,10 +84,10 @@ impl Plan {
         if scratch.candidates.is_empty() {
             return Err(ScheduleError::NoEndpoints);
         }
+        self.admit(request, now_ms, seed, scratch)?;
         self.run_profiles(request, now_ms, seed, scratch)?;
         let Scratch { columns, state, decision, effects, failures, .. } = scratch;
-        let endpoints = &*self.endpoints;
-        let cx = Cycle { request, endpoints, columns, state, now_ms, seed };
+        let cx = self.cycle(request, columns, state, decision.peer, now_ms, seed);
         let target = self.name_primary(&cx, decision)?;
         if gate::is_conditional(request.headers)
             && !gate::is_cached(&self.config.schema, columns, target)
@@ -123,6 +96,20 @@ impl Plan {
         }
         self.post_choice(&cx, decision, effects, failures);
         Ok(target)
+    }
+
+    /// What plugins see of a running decision.
+    fn cycle<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        columns: &'a Columns,
+        state: &'a CycleState,
+        peer: Option<EndpointIx>,
+        now_ms: u64,
+        seed: u64,
+    ) -> Cycle<'a> {
+        let (endpoints, settled) = (&*self.endpoints, &self.settled);
+        Cycle { request, endpoints, columns, state, settled, peer, now_ms, seed }
     }
 
     /// The handler's loop.
@@ -134,15 +121,23 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Result<(), ScheduleError> {
         let Scratch { columns, state, decision, failures, candidates, work, .. } = scratch;
-        let endpoints = &*self.endpoints;
-        let cx = Cycle { request, endpoints, columns, state, now_ms, seed };
+        let mut cx = self.cycle(request, columns, state, None, now_ms, seed);
         // A handler that never stops is a bug of the handler, not a reason to hold a worker.
         let rounds = self.profiles.len() * 2 + 1;
         for _ in 0..=rounds {
-            let mut run = std::mem::take(&mut work.run);
-            run.clear();
-            let asked = self.next_profiles(&cx, decision, &mut run);
-            for &ix in &run {
+            let mut round = std::mem::take(&mut work.round);
+            round.run.clear();
+            round.skip.clear();
+            round.peer = None;
+            let asked = self.next_profiles(&cx, decision, &mut round);
+            for &ix in &round.skip {
+                if let Some(out) = decision.profiles.get_mut(usize::from(ix)) {
+                    out.skipped = true;
+                }
+            }
+            decision.peer = round.peer.or(decision.peer);
+            cx.peer = decision.peer;
+            for &ix in &round.run {
                 let at = usize::from(ix);
                 let profile = self.config.profiles.get(at).zip(self.profiles.get(at));
                 if let Some(((profile, settled), out)) = profile.zip(decision.profiles.get_mut(at))
@@ -151,8 +146,8 @@ impl Plan {
                     run_profile(&at, &cx, out, work, failures);
                 }
             }
-            let done = run.is_empty();
-            work.run = run;
+            let done = round.run.is_empty();
+            work.round = round;
             asked?;
             if done {
                 if decision.profiles.iter().any(|p| p.ran) {
@@ -170,16 +165,16 @@ impl Plan {
         &self,
         cx: &Cycle<'_>,
         decision: &Decision,
-        run: &mut Vec<ProfileIx>,
+        round: &mut Round,
     ) -> Result<(), ScheduleError> {
         let Some(handler) = self.roles(self.config.handler).and_then(|r| r.handler.as_deref())
         else {
             return Err(ScheduleError::Handler("no profile handler configured".into()));
         };
         let outcome =
-            isolate(|| Ok(handler.next(cx, decision, run))).unwrap_or_else(handler_panicked);
+            isolate(|| Ok(handler.next(cx, decision, round))).unwrap_or_else(handler_panicked);
         if outcome.is_err() {
-            run.clear();
+            round.run.clear();
         }
         outcome
     }
@@ -200,7 +195,8 @@ impl Plan {
             None => Err(ScheduleError::EmptyResult),
         };
         let target = named.and_then(|primary| {
-            decision.primary = primary;
+            decision.primary = primary.profile;
+            decision.port = primary.port;
             decision.target().ok_or(ScheduleError::EmptyResult)
         });
         target.map_err(|error| {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use crate::columns::Columns;
 use crate::config::{LoadedConfig, Profile};
-use crate::decision::{Decision, PluginError, ProfileIx, ProfileRun};
+use crate::decision::{Decision, PluginError, ProfileRun, Rejection};
 use crate::effect::{Effects, PluginIx};
 use crate::endpoint::EndpointIx;
 use crate::plan::Plan;
+use crate::plugin::Round;
 use crate::state::CycleState;
 
 /// Errors kept for one request; more are only counted.
@@ -49,8 +50,12 @@ impl Failures {
 /// Memory of the steps, no meaning between them.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// Profiles that the handler wants next.
-    pub(crate) run: Vec<ProfileIx>,
+    /// What the handler wants next.
+    pub(crate) round: Round,
+    /// Candidates that every screener so far keeps.
+    pub(crate) screened: Vec<EndpointIx>,
+    /// Reasons of a plugin that may still fail.
+    pub(crate) rejections: Vec<Rejection>,
     /// What a filter was given.
     pub(crate) before: Vec<EndpointIx>,
     /// Candidates with fresh metrics.
@@ -111,6 +116,7 @@ impl Scratch {
     fn adopt(&mut self, config: &Arc<LoadedConfig>) {
         self.config = Arc::clone(config);
         self.columns = Columns::default();
+        self.columns.metrics.with_adapters = config.reads_adapters;
         self.state = config.states().instantiate();
         let run = |p: &Profile| ProfileRun {
             name: p.name.clone(),
@@ -136,6 +142,7 @@ impl Plan {
         scratch.failures.recent.clear();
         scratch.candidates.clear();
         scratch.candidates.extend((0..).take(self.endpoints.len()));
+        scratch.decision.screened.clear();
         scratch.reset_outcome();
     }
 
@@ -154,6 +161,8 @@ impl Scratch {
     /// Forgets the last decision, keeps columns and candidates.
     pub(crate) fn reset_outcome(&mut self) {
         self.decision.primary = 0;
+        self.decision.port = None;
+        self.decision.peer = None;
         self.decision.profiles.iter_mut().for_each(ProfileRun::reset);
         self.effects.clear();
     }

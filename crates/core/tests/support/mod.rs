@@ -13,7 +13,7 @@ use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::{LoadSource, Part, Roles};
 use inlane_core::registry::{
-    Build, BuildError, CORE_METRICS_EXTRACTOR, KeptState, Params, PluginType, Registry, Stability,
+    Build, BuildError, CORE_METRICS_EXTRACTOR, KeptState, Params, PluginType, Registry,
     TOKENIZED_PROMPT, metric_keys,
 };
 use inlane_core::snapshot::ConfigDocument;
@@ -67,21 +67,11 @@ struct KeyParams {
 
 type Builder = fn(&mut Build<'_>, &Params) -> Result<Roles, BuildError>;
 
-fn plugin(name: &'static str, build: Builder) -> PluginType {
-    PluginType {
-        name,
-        deprecated_names: &[],
-        stability: Stability::Beta,
-        default_producer_of: &[],
-        build,
-    }
-}
-
 /// The test plugins.
 pub(crate) fn registry() -> Registry {
     let mut registry = Registry::new();
     let mut add = |name, build: Builder| {
-        registry.register(plugin(name, build));
+        registry.register(PluginType::new(name, build));
     };
     add("queue-scorer", |b, _| {
         b.require_key(metric_keys::WAITING, CORE_METRICS_EXTRACTOR);
@@ -168,34 +158,28 @@ pub(crate) fn registry() -> Registry {
         uses.iter().for_each(|name| b.use_key("Link", name));
         Ok(Roles::default().producer(Arc::new(Tokens)))
     });
-    registry.register(PluginType {
-        default_producer_of: &["PrefixCacheMatchInfoDataKey"],
-        ..plugin("approx-prefix-cache-producer", |b, _| {
-            b.require_key(TOKENIZED_PROMPT, "token-producer");
-            let prefixes = Arc::new(Prefixes(b.produce()));
-            Ok(Roles::default().producer(prefixes.clone()).post_choice(prefixes))
-        })
+    let approx = PluginType::new("approx-prefix-cache-producer", |b, _| {
+        b.require_key(TOKENIZED_PROMPT, "token-producer");
+        let prefixes = Arc::new(Prefixes(b.produce()));
+        Ok(Roles::default().producer(prefixes.clone()).post_choice(prefixes))
     });
-    registry.register(PluginType {
-        default_producer_of: &["InFlightLoadDataKey"],
-        ..plugin("inflight-load-producer", |b, _| {
-            let _: Col<PrefixMatch> = b.optional("", "approx-prefix-cache-producer");
-            let load = Arc::new(Load { load: b.produce(), cost: b.produce() });
-            Ok(Roles::default().producer(load.clone()).post_choice(load))
-        })
+    registry.register(approx.default_producer_of(&["PrefixCacheMatchInfoDataKey"]));
+    let load = PluginType::new("inflight-load-producer", |b, _| {
+        let _: Col<PrefixMatch> = b.optional("", "approx-prefix-cache-producer");
+        let load = Arc::new(Load { load: b.produce(), cost: b.produce() });
+        Ok(Roles::default().producer(load.clone()).post_choice(load))
     });
-    registry.register(PluginType {
-        default_producer_of: &[TOKENIZED_PROMPT],
-        deprecated_names: &["tokenizer"],
-        ..plugin("token-producer", |b, _| {
-            b.produce_key(TOKENIZED_PROMPT);
-            Ok(Roles::default().producer(Arc::new(Tokens)))
-        })
+    registry.register(load.default_producer_of(&["InFlightLoadDataKey"]));
+    let tokens = PluginType::new("token-producer", |b, _| {
+        b.produce_key(TOKENIZED_PROMPT);
+        Ok(Roles::default().producer(Arc::new(Tokens)))
     });
-    registry.register(PluginType {
-        stability: Stability::Alpha,
-        ..plugin("session-affinity-scorer", |_, _| Ok(Roles::default().scorer(Arc::new(FreeCache))))
+    let tokens = tokens.deprecated_names(&["tokenizer"]);
+    registry.register(tokens.default_producer_of(&[TOKENIZED_PROMPT]));
+    let session = PluginType::new("session-affinity-scorer", |_, _| {
+        Ok(Roles::default().scorer(Arc::new(FreeCache)))
     });
+    registry.register(session.alpha());
     registry
 }
 

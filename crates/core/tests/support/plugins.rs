@@ -6,7 +6,7 @@ use inlane_core::effect::{Effect, Effects, PluginIx, TokenRelease};
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{
     AfterResponse, Candidates, Category, Cycle, DataProducer, Filter, Picker, PostChoice, PreCall,
-    Producing, ProfileHandler, Refusal, RequestFacts, Responding, Scorer,
+    Primary, Producing, ProfileHandler, Refusal, RequestFacts, Responding, Round, Scorer,
 };
 use inlane_core::request::Request;
 use inlane_core::state::CycleState;
@@ -206,17 +206,17 @@ impl ProfileHandler for Single {
         &self,
         _: &Cycle<'_>,
         decision: &Decision,
-        run: &mut Vec<ProfileIx>,
+        round: &mut Round,
     ) -> Result<(), ScheduleError> {
         if !decision.profiles[0].ran {
-            run.push(0);
+            round.run.push(0);
         }
         Ok(())
     }
-    fn primary(&self, _: &Cycle<'_>, decision: &Decision) -> Result<ProfileIx, ScheduleError> {
+    fn primary(&self, _: &Cycle<'_>, decision: &Decision) -> Result<Primary, ScheduleError> {
         match decision.profiles[0].failed {
             true => Err(ScheduleError::Handler("the only profile failed".into())),
-            false => Ok(0),
+            false => Ok(Primary::from(0)),
         }
     }
 }
@@ -229,21 +229,23 @@ impl ProfileHandler for Every {
         &self,
         _: &Cycle<'_>,
         decision: &Decision,
-        run: &mut Vec<ProfileIx>,
+        round: &mut Round,
     ) -> Result<(), ScheduleError> {
         match self.0.as_str() {
-            "endless" => run.push(0),
-            "unknown" if decision.profiles.iter().all(|p| !p.ran) => run.push(99),
+            "endless" => round.run.push(0),
+            "unknown" if decision.profiles.iter().all(|p| !p.ran) => round.run.push(99),
             "nothing" => {}
             "panic" => panic!("handler bug"),
-            _ => run.extend((0..).zip(&decision.profiles).filter(|(_, p)| !p.ran).map(|(i, _)| i)),
+            _ => round
+                .run
+                .extend((0..).zip(&decision.profiles).filter(|(_, p)| !p.ran).map(|(i, _)| i)),
         }
         Ok(())
     }
-    fn primary(&self, _: &Cycle<'_>, decision: &Decision) -> Result<ProfileIx, ScheduleError> {
+    fn primary(&self, _: &Cycle<'_>, decision: &Decision) -> Result<Primary, ScheduleError> {
         match self.0.as_str() {
-            "lost" => Ok(99),
-            _ => Ok(decision.profiles.len() as ProfileIx - 1),
+            "lost" => Ok(Primary::from(99)),
+            _ => Ok(Primary::from(decision.profiles.len() as ProfileIx - 1)),
         }
     }
 }
@@ -289,7 +291,7 @@ impl DataProducer for Prefixes {
 
 impl PostChoice for Prefixes {
     fn post_choice(&self, _: &Cycle<'_>, decision: &Decision, effects: &mut Effects) {
-        effects.extend(decision.target().map(|endpoint| Effect::Record { plugin: 0, endpoint }));
+        effects.extend(decision.target().map(|endpoint| Effect::record(0, endpoint)));
     }
 }
 
@@ -385,7 +387,7 @@ impl DataProducer for Broken {
 
 impl PostChoice for Broken {
     fn post_choice(&self, _: &Cycle<'_>, decision: &Decision, effects: &mut Effects) {
-        effects.extend(decision.target().map(|endpoint| Effect::Record { plugin: 0, endpoint }));
+        effects.extend(decision.target().map(|endpoint| Effect::record(0, endpoint)));
         let _ = self.fail();
     }
     fn apply(&self, _: &Cycle<'_>, _: &Effect) {

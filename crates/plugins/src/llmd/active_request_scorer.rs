@@ -6,19 +6,13 @@ use inlane_core::columns::{Col, InFlight};
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 use crate::inflight_load_producer;
 
 /// The type `active-request-scorer`.
-pub const TYPE: PluginType = PluginType {
-    name: "active-request-scorer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new("active-request-scorer", build);
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -5,17 +5,11 @@ use std::sync::Arc;
 
 use inlane_core::decision::PluginError;
 use inlane_core::plugin::{Candidates, Cycle, Filter, Roles};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 /// The type `by-label`.
-pub const TYPE: PluginType = PluginType {
-    name: "by-label",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new("by-label", build);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

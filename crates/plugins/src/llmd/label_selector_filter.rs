@@ -6,19 +6,14 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::Endpoint;
 use inlane_core::plugin::{Candidates, Cycle, Filter, Roles};
-use inlane_core::registry::{Build, BuildError, Params, PluginType, Stability};
+use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 use crate::labels::{check_key, check_value};
 
 /// The type `label-selector-filter`.
-pub const TYPE: PluginType = PluginType {
-    name: "label-selector-filter",
-    deprecated_names: &["by-label-selector"],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType =
+    PluginType::new("label-selector-filter", build).deprecated_names(&["by-label-selector"]);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

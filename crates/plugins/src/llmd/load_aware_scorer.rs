@@ -6,7 +6,7 @@ use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
 use inlane_core::registry::{
-    Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, Stability, metric_keys,
+    Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, metric_keys,
 };
 use serde::Deserialize;
 
@@ -14,13 +14,7 @@ use serde::Deserialize;
 const DEFAULT_THRESHOLD: i64 = 128;
 
 /// The type `load-aware-scorer`.
-pub const TYPE: PluginType = PluginType {
-    name: "load-aware-scorer",
-    deprecated_names: &[],
-    stability: Stability::Beta,
-    default_producer_of: &[],
-    build,
-};
+pub const TYPE: PluginType = PluginType::new("load-aware-scorer", build);
 
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::Endpoint;
 use inlane_core::plugin::{Candidates, Cycle, Filter, Roles};
-use inlane_core::registry::{PluginType, Stability};
+use inlane_core::registry::PluginType;
 
 /// The label that says which stages a pod serves.
 pub const ROLE_LABEL: &str = "llm-d.ai/role";
 
 /// The type `decode-filter`. Parameters are ignored, as in the reference.
-pub const DECODE: PluginType = role_filter("decode-filter", |_, _| {
+pub const DECODE: PluginType = PluginType::new("decode-filter", |_, _| {
     Ok(Roles::default().filter(Arc::new(RoleFilter {
         accepted: &["decode", "prefill-decode", "both", "encode-prefill-decode"],
         keeps_unlabelled: true,
@@ -24,7 +24,7 @@ pub const DECODE: PluginType = role_filter("decode-filter", |_, _| {
 });
 
 /// The type `prefill-filter`. Parameters are ignored, as in the reference.
-pub const PREFILL: PluginType = role_filter("prefill-filter", |_, _| {
+pub const PREFILL: PluginType = PluginType::new("prefill-filter", |_, _| {
     Ok(Roles::default().filter(Arc::new(RoleFilter {
         accepted: &["prefill", "encode-prefill", "prefill-decode", "both", "encode-prefill-decode"],
         keeps_unlabelled: false,
@@ -33,28 +33,13 @@ pub const PREFILL: PluginType = role_filter("prefill-filter", |_, _| {
 });
 
 /// The type `encode-filter`. Parameters are ignored, as in the reference.
-pub const ENCODE: PluginType = role_filter("encode-filter", |_, _| {
+pub const ENCODE: PluginType = PluginType::new("encode-filter", |_, _| {
     Ok(Roles::default().filter(Arc::new(RoleFilter {
         accepted: &["encode", "encode-prefill", "encode-prefill-decode"],
         keeps_unlabelled: false,
         reason: "not an encode pod",
     })))
 });
-
-type BuildFn = fn(
-    &mut inlane_core::registry::Build<'_>,
-    &inlane_core::registry::Params,
-) -> Result<Roles, inlane_core::registry::BuildError>;
-
-const fn role_filter(name: &'static str, build: BuildFn) -> PluginType {
-    PluginType {
-        name,
-        deprecated_names: &[],
-        stability: Stability::Beta,
-        default_producer_of: &[],
-        build,
-    }
-}
 
 /// Keeps an endpoint whose role is accepted. A label that is there with an empty or unknown value
 /// is never accepted.

@@ -19,4 +19,4 @@ mod stats;
 
 pub use index::PrefixIndex;
 pub use settings::{BlockSize, Settings};
-pub use stats::{Histogram, HistogramSnapshot, PrefixStats};
+pub use stats::PrefixStats;

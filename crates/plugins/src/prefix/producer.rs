@@ -7,7 +7,8 @@ use inlane_core::columns::{Col, Columns, Metrics, PrefixMatch};
 use inlane_core::decision::{Decision, PluginError};
 use inlane_core::effect::{Effect, Effects, PluginIx};
 use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::{Cycle, DataProducer, PostChoice, Producing, Roles};
+use inlane_core::exposition::Exposition;
+use inlane_core::plugin::{Collector, Cycle, DataProducer, PostChoice, Producing, Roles};
 use inlane_core::registry::{
     Build, BuildError, CORE_METRICS_EXTRACTOR, TOKENIZED_PROMPT, metric_keys,
 };
@@ -25,6 +26,9 @@ pub struct PrefixProducer {
     settings: Settings,
     index: Arc<PrefixIndex>,
     instance: PluginIx,
+    /// Labels of its metrics.
+    name: String,
+    type_name: &'static str,
     column: Col<PrefixMatch>,
     state: StateSlot<PromptHashes>,
 }
@@ -73,6 +77,8 @@ impl PrefixProducer {
             settings,
             index,
             instance: build.instance(),
+            name: build.name().to_owned(),
+            type_name: build.type_name(),
             column: build.produce(),
             state: build.cycle_state(),
         })
@@ -86,7 +92,7 @@ impl PrefixProducer {
     /// Adds its roles.
     pub fn into_roles(self, roles: Roles) -> Roles {
         let plugin = Arc::new(self);
-        roles.producer(plugin.clone()).post_choice(plugin)
+        roles.producer(plugin.clone()).post_choice(plugin.clone()).collector(plugin)
     }
 
     fn hash_prompts(&self, request: &Request<'_>, unit: BlockUnit, state: &mut PromptHashes) {
@@ -176,14 +182,14 @@ impl PostChoice for PrefixProducer {
         let prefill =
             decision.profile(PREFILL_PROFILE).and_then(|run| run.targets.first().copied());
         let plugin = self.instance;
-        effects.extend(destination.map(|endpoint| Effect::Record { plugin, endpoint }));
+        effects.extend(destination.map(|endpoint| Effect::record(plugin, endpoint)));
         if prefill != destination {
-            effects.extend(prefill.map(|endpoint| Effect::Record { plugin, endpoint }));
+            effects.extend(prefill.map(|endpoint| Effect::record(plugin, endpoint)));
         }
     }
 
     fn apply(&self, cx: &Cycle<'_>, effect: &Effect) {
-        let &Effect::Record { plugin, endpoint } = effect else { return };
+        let &Effect::Record { plugin, endpoint, .. } = effect else { return };
         let Some(state) = cx.state.get(self.state).filter(|_| plugin == self.instance) else {
             return;
         };
@@ -197,6 +203,34 @@ impl PostChoice for PrefixProducer {
         if let Some(Some(found)) = cx.columns.get(self.column).get(endpoint as usize) {
             let stats = self.index.stats();
             stats.observe(found.match_blocks, found.total_blocks, state.block_bytes);
+        }
+    }
+}
+
+impl Collector for PrefixProducer {
+    /// Under today's names with the instance as labels, and under the deprecated ones without.
+    fn collect(&self, page: &mut Exposition) {
+        let (current, old) = ("llm_d_epp_prefix_indexer", "inference_extension_prefix_indexer");
+        let labels = [("plugin_name", self.name.as_str()), ("plugin_type", self.type_name)];
+        let deprecated =
+            |name: &str, help: &str| format!("[ALPHA] [Deprecated: Use {current}_{name}] {help}");
+        let help = "Entries of the approximate prefix index.";
+        let size = self.index.size() as f64;
+        page.gauge(&format!("{current}_size"), &format!("[ALPHA] {help}"), &labels, size);
+        page.gauge(&format!("{old}_size"), &deprecated("size", help), &[], size);
+        let stats = self.index.stats();
+        for (name, help, histogram) in [
+            (
+                "hit_ratio",
+                "Ratio of matched to all blocks at the chosen endpoint.",
+                &stats.hit_ratio,
+            ),
+            ("hit_bytes", "Bytes of matched blocks at the chosen endpoint.", &stats.hit_bytes),
+        ] {
+            let now = histogram.snapshot();
+            let title = format!("[ALPHA] {help}");
+            page.histogram(&format!("{current}_{name}"), &title, &labels, now.clone());
+            page.histogram(&format!("{old}_{name}"), &deprecated(name, help), &[], now);
         }
     }
 }

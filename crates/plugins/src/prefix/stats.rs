@@ -1,7 +1,6 @@
-//! What is counted about a prefix index. Workers add, an exporter reads; every addition is one
-//! relaxed atomic instruction per number.
+//! What is counted about a prefix index. Workers add, an exporter reads.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use inlane_core::exposition::Histogram;
 
 /// Upper bounds of the hit-ratio histogram.
 const RATIO_BOUNDS: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
@@ -39,49 +38,6 @@ impl PrefixStats {
         let ratio = if total == 0 { 0.0 } else { f64::from(matched) / f64::from(total) };
         self.hit_ratio.observe(ratio);
         self.hit_bytes.observe((u64::from(matched) * block_bytes) as f64);
-    }
-}
-
-/// A histogram with fixed bounds.
-#[derive(Debug)]
-pub struct Histogram {
-    bounds: &'static [f64],
-    /// One per bound, and one for what is above the last.
-    counts: Box<[AtomicU64]>,
-    sum: AtomicU64,
-    scale: f64,
-}
-
-/// A histogram at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HistogramSnapshot {
-    /// Upper bounds, inclusive.
-    pub bounds: &'static [f64],
-    /// Observations up to each bound and above the one before; the last is what is above all.
-    pub counts: Vec<u64>,
-    /// Sum of the observed values.
-    pub sum: f64,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [f64], scale: f64) -> Self {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Self { bounds, counts, sum: AtomicU64::new(0), scale }
-    }
-
-    fn observe(&self, value: f64) {
-        let bucket = self.bounds.partition_point(|&bound| bound < value);
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum.fetch_add((value * self.scale) as u64, Relaxed);
-    }
-
-    /// The current numbers. Observations that happen meanwhile may be in one and not the other.
-    pub fn snapshot(&self) -> HistogramSnapshot {
-        HistogramSnapshot {
-            bounds: self.bounds,
-            counts: self.counts.iter().map(|count| count.load(Relaxed)).collect(),
-            sum: self.sum.load(Relaxed) as f64 / self.scale,
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use inlane_core::columns::InFlight;
 use inlane_core::config::load;
-use inlane_core::cycle::Scratch;
+use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::endpoint::{Endpoint, EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
@@ -57,7 +57,7 @@ impl Proxy {
     pub(crate) fn serve(&mut self, request: &Request<'_>, seed: u64) -> u32 {
         let Self { plan, scratch, .. } = self;
         plan.begin(scratch);
-        plan.produce(request, None, &Idle, 1, scratch);
+        plan.produce(&Ask::new(request, &Idle, 1), scratch);
         let target = plan.decide(request, 1, seed, scratch).expect("a destination");
         plan.apply_records(request, 1, seed, scratch);
         target
