@@ -1,8 +1,8 @@
 //! Opens a forged file in every way there is. Shared by the fuzz target and the test that replays
 //! the corpus.
 //!
-//! The first byte of an input says what is forged: its low two bits choose head, data file or ledger,
-//! bit 2 asks for the header's checksum to be made right again, bit 3 says that the rest *is* the file.
+//! The first byte of an input says what is forged: its low two bits choose head, data file, ledger or
+//! ring of samples, bit 2 asks for the header's checksum to be made right again, bit 3 says that the rest *is* the file.
 //! Otherwise the rest is a list of patches to a valid file, twelve bytes each: an offset in words
 //! (u32, little-endian, modulo the length) and a value; two bytes
 //! after the last patch are a new length.
@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use inlane_segment::{
-    Document, Error, Ledger, LedgerSet, Origin, Shape, SlotGeneration, Snapshot, SnapshotReader,
-    Writer,
+    Document, Error, Ledger, LedgerSet, Origin, SampleSet, SampleShape, SampleWriter, Shape,
+    SlotGeneration, Snapshot, SnapshotReader, Writer,
 };
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 const SHAPE: Shape = Shape { slots: 4, row_words: 8, documents: [64, 32, 8, 8], table_words: 8 };
+const SAMPLES: SampleShape = SampleShape { format: 1, words: 2, capacity: 4 };
 const RESEAL: u8 = 1 << 2;
 const WHOLE: u8 = 1 << 3;
 
@@ -30,7 +31,8 @@ pub(crate) fn files(input: &[u8]) {
     let (name, original, sealed_words) = match how & 3 {
         0 => ("head", &originals.head, 0),
         1 => (originals.data_name.as_str(), &originals.data, 32),
-        _ => ("ledger-1-0000000000000001.led", &originals.ledger, 8),
+        2 => ("ledger-1-0000000000000001.led", &originals.ledger, 8),
+        _ => ("samples-1-0000000000000001.smp", &originals.samples, 8),
     };
     let mut bytes = if how & WHOLE != 0 { rest.to_vec() } else { patched(original, rest) };
     if how & RESEAL != 0 {
@@ -45,12 +47,14 @@ pub(crate) fn files(input: &[u8]) {
     for file in ["head", &originals.data_name] {
         fs::set_permissions(dir.path().join(file), Permissions::from_mode(0o600)).expect("mode");
     }
-    if name.starts_with("ledger") {
-        fs::set_permissions(&forged, Permissions::from_mode(0o600)).expect("mode");
-        read_ledger(dir.path(), &forged);
-    } else {
-        read_snapshot(dir.path());
-        continue_writing(dir.path());
+    fs::set_permissions(&forged, Permissions::from_mode(0o600)).expect("mode");
+    match how & 3 {
+        2 => read_ledger(dir.path(), &forged),
+        3 => collect_samples(dir.path(), &forged),
+        _ => {
+            read_snapshot(dir.path());
+            continue_writing(dir.path());
+        }
     }
 }
 
@@ -120,12 +124,30 @@ fn read_ledger(dir: &Path, forged: &Path) {
     assert!(!forged.exists());
 }
 
+fn collect_samples(dir: &Path, forged: &Path) {
+    let file = File::open(forged).expect("open");
+    file.lock().expect("lock");
+    let mut set = SampleSet::open(dir, SAMPLES.format).expect("the only collector");
+    for _ in 0..3 {
+        let most = u64::from(inlane_segment::samples::MAX_SAMPLES);
+        let taken = set.drain(|record| assert!(record.len() <= 24)).expect("drained");
+        assert!(taken <= most);
+        assert_eq!(set.live() + set.unreadable().count(), 1);
+    }
+    assert_eq!(set.drain(|_| {}).expect("drained"), 0, "nobody pushes");
+    drop(file);
+    set.drain(|_| {}).expect("drained");
+    assert_eq!(set.live() + set.unreadable().count(), 0, "nobody holds the lock any more");
+    assert!(!forged.exists());
+}
+
 /// Files as a writer and a ledger's owner leave them.
 struct Originals {
     head: Vec<u8>,
     data: Vec<u8>,
     data_name: String,
     ledger: Vec<u8>,
+    samples: Vec<u8>,
 }
 
 fn originals() -> &'static Originals {
@@ -143,6 +165,8 @@ fn originals() -> &'static Originals {
         ledger.adopt(0, generation).expect("empty");
         let _held = ledger.claim_any(0, generation, 7).expect("room");
         ledger.refuse_config(1, "a reason");
+        let mut samples = SampleWriter::create(dir.path(), SAMPLES).expect("a ring");
+        assert!((1..=3).all(|number| samples.push(&[number; 2])));
         let data = fs::read_dir(dir.path()).expect("list").filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
             name.starts_with("data-").then_some(name)
@@ -153,6 +177,7 @@ fn originals() -> &'static Originals {
             head: read("head"),
             data: read(&data_name),
             ledger: read(ledger.file_name()),
+            samples: read(samples.file_name()),
             data_name,
         }
     })

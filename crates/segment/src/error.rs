@@ -11,6 +11,12 @@ use crate::layout::Document;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// Another process, or another part of this one, collects the samples of the directory.
+    #[error("{} is locked by another collector", path.display())]
+    CollectorLocked {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// A document does not fit into its place; [`Writer::grow`](crate::Writer::grow) makes a larger.
     #[error("document {kind:?} has {len} bytes, its place holds {capacity}")]
     DocumentTooLarge {

@@ -8,6 +8,8 @@
 //! | `head`              | the control plane | which data file counts, and the writer's heartbeat           |
 //! | `data-<id>.seg`     | the control plane | documents, rows, endpoint slots, room for a block table      |
 //! | `ledger-….led`      | one proxy process | its [claims](ledger) on every slot, and what it has accepted |
+//! | `samples-….smp`     | one proxy process | its [observations](samples), on the way to the control plane |
+//! | `samples.lock`      | nobody            | the lock that makes a [`SampleSet`] the only one             |
 //!
 //! **Two tiers.** *Documents* (topology, configuration, objectives, latency model) are blobs that a watcher thread
 //! copies out and compiles once per generation. *Rows* are a fixed number of words per endpoint slot,
@@ -69,10 +71,12 @@ pub mod mapped;
 #[cfg(loom)]
 #[cfg(test)]
 mod models;
+mod owned;
 mod random;
 mod reader;
 mod recovery;
 mod row;
+pub mod samples;
 mod slot;
 pub mod table;
 #[cfg(test)]
@@ -88,5 +92,6 @@ pub use ledger::{
     Claim, ClaimError, Counters, Ledger, LedgerSet, LedgerView, Load, Observed, Refusal,
 };
 pub use reader::{DocumentBytes, Snapshot, SnapshotReader};
+pub use samples::{SampleCounters, SampleSet, SampleShape, SampleWriter};
 pub use slot::{SlotGeneration, SlotId, SlotState};
 pub use writer::{Opened, Origin, Writer};

@@ -7,8 +7,7 @@
 //! then      the claims: four counters, each on its line, and one word per slot
 //! ```
 //!
-//! The file is made under another name, locked, filled, and only then renamed to `ledger-….led`: a
-//! file of that name whose lock nobody holds belonged to a process that is dead.
+//! The file belongs to its process for life: see [`owned`](crate::owned).
 
 use std::fs::File;
 use std::path::Path;
@@ -17,12 +16,12 @@ use std::sync::atomic::Ordering;
 
 use super::claims::{Claim, ClaimError, ClaimWords, Counters};
 use super::word::Observed;
-use crate::dir::{Directory, Owner, try_lock};
+use crate::dir::{Directory, Owner};
 use crate::document::{DocumentRegion, Reading};
 use crate::error::{Error, expect, refused};
 use crate::layout::{LINE, MAX_SLOTS, checksum};
 use crate::mapped::MappedWords;
-use crate::random::random_u64;
+use crate::owned::{self, Owned};
 use crate::slot::SlotGeneration;
 use crate::words::{Words, WordsMut};
 
@@ -139,25 +138,11 @@ impl Ledger {
             });
         }
         let dir = Directory::open(dir.as_ref(), Owner::Effective)?;
-        let instance = random_u64()?;
-        let stem = format!("ledger-{}-{instance:016x}", std::process::id());
-        let (making, name) = (format!("{stem}.new"), format!("{stem}.led"));
-        let path = dir.path_of(&name);
-        let (file, _) = dir.create_file(&making, len(capacity as usize) as u64 * 8)?;
-        let made = try_lock(&file, &path).and_then(|_| {
-            let words = MappedWords::of_file(&file, len(capacity as usize))
-                .map_err(|e| Error::io("map", &path, e))?;
-            write_header(&words, capacity, instance);
-            dir.rename(&making, &name)?;
-            Ok(words)
-        });
-        let words = match made {
-            Ok(words) => words,
-            Err(e) => {
-                dir.remove(&making)?;
-                return Err(e);
-            }
-        };
+        let len = len(capacity as usize);
+        let Owned { file, words, name } =
+            owned::create(&dir, "ledger", "led", len, |words, id| {
+                write_header(words, capacity, id);
+            })?;
         Ok(Self {
             ledger: LedgerWords::over(words, capacity as usize),
             dir,

@@ -14,7 +14,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use super::claims::Counters;
 use super::file::{LedgerWords, Refusal};
@@ -22,11 +21,8 @@ use super::word::Observed;
 use crate::dir::{Directory, Owner, is_abandoned, words_in};
 use crate::error::Error;
 use crate::mapped::MappedView;
+use crate::owned::remove_unfinished;
 use crate::slot::{SlotGeneration, SlotId};
-
-/// How old a file that is still being made must be to count as left behind by a dead process: a
-/// process creates, locks and renames it within moments.
-const MAKING: Duration = Duration::from_secs(60);
 
 /// The live ledgers of one directory.
 #[derive(Debug)]
@@ -80,7 +76,7 @@ impl LedgerSet {
             if name.ends_with(".led") {
                 self.refresh_one(name)?;
             } else if name.ends_with(".new") {
-                self.remove_if_left_behind(&name)?;
+                remove_unfinished(&self.dir, &name)?;
             }
         }
         Ok(())
@@ -109,17 +105,6 @@ impl LedgerSet {
         match LedgerView::open(file, &path) {
             Ok(view) => drop(self.live.insert(name, view)),
             Err(e) => drop(self.unreadable.insert(name, e)),
-        }
-        Ok(())
-    }
-
-    fn remove_if_left_behind(&self, name: &str) -> Result<(), Error> {
-        let path = self.dir.path_of(name);
-        let Ok(file) = self.dir.open_file(name) else { return Ok(()) };
-        let modified = file.metadata().and_then(|metadata| metadata.modified());
-        let age = modified.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-        if age.is_ok_and(|age| age > MAKING) && is_abandoned(&file, &path)? {
-            self.dir.remove(name)?;
         }
         Ok(())
     }

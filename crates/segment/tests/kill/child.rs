@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use inlane_segment::mapped::MappedWords;
 use inlane_segment::words::{Words, WordsMut};
-use inlane_segment::{Document, Ledger, Origin, Shape, SlotGeneration, Writer};
+use inlane_segment::{
+    Document, Ledger, Origin, SampleShape, SampleWriter, Shape, SlotGeneration, Writer,
+};
 
 use crate::{Death, this_test_binary};
 
@@ -23,17 +25,20 @@ const RECOVER: &str = "SEGMENT_KILL_RECOVER";
 
 /// Starts a writer; `recover` is whether it must continue with what it finds.
 pub(crate) fn start(dir: &Path, recover: bool, death: Death) -> Child {
-    let stores = match death {
-        Death::AfterStores(stores) => stores,
-        Death::After(_) => u64::MAX,
-    };
     this_test_binary()
         .args(["--exact", "child::writes_until_killed", "--ignored", "--nocapture"])
         .env(DIR, dir)
-        .env(STORES, stores.to_string())
+        .env(STORES, stores_of(death).to_string())
         .env(RECOVER, recover.to_string())
         .spawn()
         .expect("a writer starts")
+}
+
+fn stores_of(death: Death) -> u64 {
+    match death {
+        Death::AfterStores(stores) => stores,
+        Death::After(_) => u64::MAX,
+    }
 }
 
 #[test]
@@ -92,6 +97,41 @@ fn claims_until_killed() {
     // Far longer than the test, and yet not forever should the test fail.
     std::thread::sleep(Duration::from_secs(120));
     assert!(ledger.release(claim));
+}
+
+/// Words of a record of the process that pushes.
+pub(crate) const SAMPLE: usize = 5;
+
+/// The format of these records.
+pub(crate) const FORMAT: u32 = 3;
+
+const RUN: &str = "SEGMENT_KILL_RUN";
+
+/// Starts a process that pushes samples: each is its number, counted from 1 and in all words but the
+/// second, which has the number of the run.
+pub(crate) fn start_sampling(dir: &Path, run: u64, death: Death) -> Child {
+    this_test_binary()
+        .args(["--exact", "child::pushes_until_killed", "--ignored", "--nocapture"])
+        .env(DIR, dir)
+        .env(STORES, stores_of(death).to_string())
+        .env(RUN, run.to_string())
+        .spawn()
+        .expect("a process starts")
+}
+
+#[test]
+#[ignore = "runs as a child process of the other tests"]
+fn pushes_until_killed() {
+    let dir = std::env::var_os(DIR).expect("started by `start_sampling`");
+    let variable = |name| std::env::var(name).expect("started by `start_sampling`");
+    let run = variable(RUN).parse().expect("a number");
+    let left = Arc::new(AtomicU64::new(variable(STORES).parse().expect("a number")));
+    let shape = SampleShape { format: FORMAT, words: SAMPLE as u32, capacity: 16 };
+    let wrap = |words| Deadly { words, left };
+    let mut samples = SampleWriter::create_in(dir, shape, wrap).expect("a ring");
+    for number in 1.. {
+        samples.push(&[number, run, number, number, number]);
+    }
 }
 
 fn newest<W: WordsMut>(writer: &Writer<W>) -> u64 {

@@ -2,7 +2,7 @@
 //! writer continues, while readers check that all they read belongs to one generation and that
 //! generations never go backwards.
 //!
-//! A proxy process is killed too: its claims are gone with it.
+//! A proxy process is killed too: its claims are gone with it, and the samples that it has pushed are not.
 //!
 //! The processes are this test binary, run again for one test of [`child`] alone.
 
@@ -10,6 +10,7 @@
 mod support;
 
 mod child;
+mod samples;
 mod watch;
 
 use std::os::unix::process::ExitStatusExt;
