@@ -8,6 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::config::documents::LegacyPool;
 use crate::config::flow_control::FlowControl;
 use crate::config::gates::FeatureGates;
 use crate::effect::PluginIx;
@@ -128,6 +129,8 @@ pub struct LoadedConfig {
     pub parsers: Vec<PluginIx>,
     /// Sources of endpoint data.
     pub data_layer: DataLayer,
+    /// The pool that stood beside the configuration in the same text.
+    pub pool: Option<LegacyPool>,
     /// Feature gates.
     pub gates: FeatureGates,
     /// Flow control, with the `flowControl` gate on.

@@ -9,8 +9,11 @@
 //! path.
 
 mod assembly;
+mod convert;
 mod data_layer;
 mod document;
+mod documents;
+mod environment;
 mod error;
 mod flow_control;
 mod gates;
@@ -20,8 +23,12 @@ mod kube_style;
 mod loaded;
 mod profiles;
 mod quantity;
+mod rewrite;
 pub(crate) mod source;
 
+pub use convert::{Converted, Form, convert};
+pub use documents::LegacyPool;
+pub use environment::{FromEnvironment, from_environment};
 pub use error::{ConfigError, Location};
 pub use flow_control::{Band, FlowControl};
 pub use gates::FeatureGates;
@@ -39,6 +46,7 @@ use crate::snapshot::ConfigDocument;
 
 use assembly::Assembly;
 use document::{Document, FlowControlSpec, PluginRef};
+use documents::Documents;
 use error::Fault;
 use source::Source;
 
@@ -49,8 +57,11 @@ const KIND: &str = "EndpointPickerConfig";
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const DEPRECATED_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
 
-/// Loads a configuration. State of plugins that outlives a reload is found in, and put into,
-/// `kept`.
+/// Loads a configuration of any accepted form. State of plugins that outlives a reload is found
+/// in, and put into, `kept`.
+///
+/// The form with `profiles` needs no leave to use plugins of Alpha stability: it is older than
+/// the distinction.
 ///
 /// # Errors
 /// The first thing that is wrong with the document.
@@ -65,23 +76,44 @@ pub fn load(
         (document.source.as_str(), document.text.as_str())
     };
     let source = Source::new(name, text);
-    let value = source.value()?;
+    let documents = Documents::read(&source)?;
+    let source = source.document(documents.index);
     let mut assembly = Assembly::new(registry, kept);
-    let loaded = decode(value, &mut assembly, registry)
-        .and_then(|spec| build(spec, assembly, document.allow_experimental_plugins));
-    loaded.map_err(|fault| source.locate(fault))
+    if let Some(warning) = documents.pool_warning() {
+        assembly.warn(warning);
+    }
+    let Documents { config, pool, .. } = documents;
+    let loaded = if kube_style::is_kube_style(&config) {
+        load_kube_style(config, assembly, registry)
+    } else {
+        check_kind(&config)
+            .and_then(|()| decode(config))
+            .and_then(|spec| build(spec, assembly, document.allow_experimental_plugins))
+    };
+    match loaded {
+        Ok(config) => Ok(LoadedConfig { pool, ..config }),
+        Err(fault) => Err(source.locate(fault)),
+    }
 }
 
-fn decode(
+/// Loads the form with `profiles`. Faults are told in its own terms.
+fn load_kube_style(
     value: Value,
-    assembly: &mut Assembly<'_>,
+    mut assembly: Assembly<'_>,
     registry: &Registry,
-) -> Result<Document, Fault> {
-    if kube_style::is_kube_style(&value) {
-        assembly.warn(format!("the form with `profiles` is deprecated, use kind {KIND}"));
-        return kube_style::rewrite(value, registry);
-    }
-    check_kind(&value)?;
+) -> Result<LoadedConfig, Fault> {
+    assembly.warn(format!("the form with `profiles` is deprecated, use kind {KIND}"));
+    let rewritten = kube_style::rewrite(value, registry, |warning| assembly.warn(warning))?;
+    let loaded = decode(rewritten.value.clone()).and_then(|spec| build(spec, assembly, true));
+    let config = loaded.map_err(|fault| {
+        let path = rewritten.original(&fault.path).to_owned();
+        Fault { path, ..fault }
+    })?;
+    rewritten.check_slots(&config)?;
+    Ok(config)
+}
+
+fn decode(value: Value) -> Result<Document, Fault> {
     source::decode(value, "").map_err(|fault| Fault {
         message: format!("failed to decode configuration: {}", fault.message),
         ..fault
@@ -154,6 +186,7 @@ fn build(
         producers,
         parsers,
         data_layer,
+        pool: None,
         gates,
         flow_control,
         schema: assembly.schema,

@@ -5,6 +5,7 @@
 //! see a text differently the position is that of the nearest field around it, never a failure.
 
 use saphyr_parser::{Event, Marker, Parser};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_yaml::Value;
 
@@ -19,15 +20,23 @@ const MAX_BYTES: usize = 1 << 20;
 pub(crate) struct Source<'a> {
     name: &'a str,
     text: &'a str,
+    /// The document of the text that paths are about.
+    document: usize,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
-        Self { name, text }
+        Self { name, text, document: 0 }
     }
 
-    /// Reads the text as YAML or JSON.
-    pub(crate) fn value(&self) -> Result<Value, ConfigError> {
+    /// The same text, with paths about one of its documents.
+    pub(crate) fn document(&self, document: usize) -> Self {
+        Self { document, ..*self }
+    }
+
+    /// Reads the text as YAML or JSON: its documents that are not empty, with their indices; the
+    /// first one where all are.
+    pub(crate) fn values(&self) -> Result<Vec<(usize, Value)>, ConfigError> {
         if self.text.len() > MAX_BYTES {
             return Err(self.decode_error(None, &format!("longer than {MAX_BYTES} bytes")));
         }
@@ -35,15 +44,25 @@ impl<'a> Source<'a> {
         if self.text.trim_start().starts_with('{')
             && let Ok(value) = serde_json::from_str(self.text)
         {
-            return Ok(value);
+            return Ok(vec![(0, value)]);
         }
-        serde_yaml::from_str(self.text).map_err(|error| {
-            let location = error.location();
-            let location = location.map(|l| Location { line: l.line(), column: l.column() });
-            let text = error.to_string();
-            let text = text.split(" at line ").next().unwrap_or(&text);
-            self.decode_error(location, text)
-        })
+        let mut values = Vec::new();
+        for (index, document) in serde_yaml::Deserializer::from_str(self.text).enumerate() {
+            let value = Value::deserialize(document).map_err(|error| {
+                let location = error.location();
+                let location = location.map(|l| Location { line: l.line(), column: l.column() });
+                let text = error.to_string();
+                let text = text.split(" at line ").next().unwrap_or(&text);
+                self.decode_error(location, text)
+            })?;
+            if !value.is_null() {
+                values.push((index, value));
+            }
+        }
+        if values.is_empty() {
+            values.push((0, Value::Null));
+        }
+        Ok(values)
     }
 
     fn decode_error(&self, location: Option<Location>, text: &str) -> ConfigError {
@@ -58,7 +77,7 @@ impl<'a> Source<'a> {
 
     /// Finds the place of a fault.
     pub(crate) fn locate(&self, fault: Fault) -> ConfigError {
-        let location = Spot::of(self.text).map(|root| root.find(&fault.path));
+        let location = Spot::of(self.text, self.document).map(|root| root.find(&fault.path));
         let Fault { path, message, hint } = fault;
         ConfigError { source_name: self.name.to_owned(), location, path, message, hint }
     }
@@ -101,9 +120,11 @@ fn location(mark: &Marker) -> Location {
 }
 
 impl Spot {
-    /// The positions of a text that was already found to be well-formed and not too deep.
-    fn of(text: &str) -> Option<Self> {
+    /// The positions of one document of a text that was already found to be well-formed and not
+    /// too deep.
+    fn of(text: &str, document: usize) -> Option<Self> {
         let mut open: Vec<Open> = Vec::new();
+        let mut ended = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.ok()?;
             let at = location(&span.start);
@@ -125,7 +146,8 @@ impl Spot {
                     let Spot { at, shape } = open.pop()?.spot;
                     match open.last_mut() {
                         Some(parent) => parent.put(Spot { at, shape }, None),
-                        None => return Some(Spot { at, shape }),
+                        None if ended == document => return Some(Spot { at, shape }),
+                        None => ended += 1,
                     }
                     continue;
                 }
@@ -133,7 +155,8 @@ impl Spot {
             };
             match open.last_mut() {
                 Some(parent) => parent.put(Spot { at, shape }, scalar),
-                None => return Some(Spot { at, shape }),
+                None if ended == document => return Some(Spot { at, shape }),
+                None => ended += 1,
             }
         }
         None
@@ -187,8 +210,12 @@ list:
 last: *anchor
 ";
 
+    fn value(text: &str) -> Result<Value, ConfigError> {
+        Ok(Source::new("c.yaml", text).values()?.remove(0).1)
+    }
+
     fn find(path: &str) -> (usize, usize) {
-        let at = Spot::of(TEXT).unwrap().find(path);
+        let at = Spot::of(TEXT, 0).unwrap().find(path);
         (at.line, at.column)
     }
 
@@ -205,14 +232,14 @@ last: *anchor
 
     #[test]
     fn json_and_yaml_are_read_and_duplicates_are_refused() {
-        let json = Source::new("c", "{\"a\": \"\\ud83d\\ude00\"}").value().unwrap();
+        let json = value("{\"a\": \"\\ud83d\\ude00\"}").unwrap();
         assert_eq!(json["a"].as_str(), Some("😀"));
-        assert_eq!(Source::new("c", "{a: 1}").value().unwrap()["a"].as_u64(), Some(1));
+        assert_eq!(value("{a: 1}").unwrap()["a"].as_u64(), Some(1));
         for text in ["a: 1\na: 2\n", "{\"a\": 1, \"a\": 2}"] {
-            let error = Source::new("c", text).value().unwrap_err().to_string();
+            let error = value(text).unwrap_err().to_string();
             assert!(error.contains("duplicate"), "{error}");
         }
-        let error = Source::new("c.yaml", "a: [1\nb: 2").value().unwrap_err();
+        let error = value("a: [1\nb: 2").unwrap_err();
         assert!(error.location.is_some(), "{error}");
         assert!(error.to_string().starts_with("c.yaml:"), "{error}");
     }
@@ -220,13 +247,13 @@ last: *anchor
     #[test]
     fn hostile_texts_end_in_errors() {
         let deep = "[".repeat(100_000);
-        assert!(Source::new("c", &deep).value().is_err());
+        assert!(value(&deep).is_err());
         let mut laughs = "a0: &a0 [x]\n".to_owned();
         for i in 1..30 {
             let refs = format!("*a{0}, ", i - 1).repeat(9);
             laughs += &format!("a{i}: &a{i} [{refs}]\n");
         }
-        assert!(Source::new("c", &laughs).value().is_err());
-        assert!(Source::new("c", &" ".repeat(MAX_BYTES + 1)).value().is_err());
+        assert!(value(&laughs).is_err());
+        assert!(value(&" ".repeat(MAX_BYTES + 1)).is_err());
     }
 }
