@@ -14,9 +14,7 @@ use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
 use inlane_core::registry::KeptState;
 use inlane_core::request::{BlockUnit, Prompt, Request};
-use inlane_core::snapshot::{
-    ConfigDocument, MetricsRow, Pool, ROW_WORDS, Topology, TopologyEndpoint,
-};
+use inlane_core::snapshot::{ConfigDocument, MetricsRow, ROW_WORDS, Topology, TopologyEndpoint};
 use inlane_plugins::prefix::PrefixIndex;
 use inlane_segment::{Ledger, Observed, Shape, SlotGeneration, Snapshot, SnapshotReader, Writer};
 use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
@@ -118,7 +116,7 @@ impl Segment {
             });
         }
         let snapshot = SnapshotReader::open(&path)?.snapshot().clone();
-        let topology = Topology { pool: Pool::default(), endpoints, adapters: Vec::new() };
+        let topology = Topology { endpoints, ..Topology::default() };
         Ok((Self { snapshot, ledger, _writer: writer, _dir: dir }, topology))
     }
 

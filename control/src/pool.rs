@@ -330,6 +330,7 @@ impl PublishedPool {
             pool: self.pool.clone(),
             endpoints: endpoints.collect(),
             adapters: self.adapters.names().to_vec(),
+            scalars: Vec::new(),
         };
         // Strings and integers in structs: there is nothing that JSON could not express.
         let bytes = serde_json::to_vec(&topology).unwrap_or_default();

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::snapshot::ScalarKey;
+
 /// Index of an endpoint in its [`EndpointSet`], dense from 0.
 pub type EndpointIx = u32;
 
@@ -68,6 +70,7 @@ pub struct EndpointSet {
     slots: Vec<Slot>,
     by_id: HashMap<String, EndpointIx>,
     adapters: Vec<String>,
+    scalars: Vec<ScalarKey>,
 }
 
 impl EndpointSet {
@@ -78,7 +81,8 @@ impl EndpointSet {
         let endpoints: Vec<Endpoint> = ordered.into_values().collect();
         let by_id = endpoints.iter().zip(0..).map(|(e, ix)| (e.id.clone(), ix)).collect();
         let slots = endpoints.iter().map(|e| e.slot).collect();
-        Self { generation, endpoints, slots, by_id, adapters: Vec::new() }
+        let (adapters, scalars) = Default::default();
+        Self { generation, endpoints, slots, by_id, adapters, scalars }
     }
 
     /// Gives adapter names their bits: bit `i` stands for the name at `i`, of which 64 count.
@@ -87,6 +91,18 @@ impl EndpointSet {
         names.truncate(64);
         self.adapters = names;
         self
+    }
+
+    /// Says which custom metrics the rows of these endpoints have, by position.
+    #[must_use]
+    pub fn with_scalars(mut self, keys: Vec<ScalarKey>) -> Self {
+        self.scalars = keys;
+        self
+    }
+
+    /// Custom metrics of a row, by position.
+    pub fn scalars(&self) -> &[ScalarKey] {
+        &self.scalars
     }
 
     /// Names of LoRA adapters and models, by bit.

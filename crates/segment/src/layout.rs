@@ -81,11 +81,11 @@ pub struct Shape {
 }
 
 impl Default for Shape {
-    /// 1,024 slots of one-line rows, room for a 4 MiB topology and 1 MiB for each other document,
-    /// no block table: 14.1 MiB.
+    /// 1,024 slots of two-line rows, room for a 4 MiB topology and 1 MiB for each other document,
+    /// no block table: 14.3 MiB.
     fn default() -> Self {
         let documents = [4 << 20, 1 << 20, 1 << 20, 1 << 20];
-        Self { slots: 1024, row_words: 8, documents, table_words: 0 }
+        Self { slots: 1024, row_words: 16, documents, table_words: 0 }
     }
 }
 

@@ -28,7 +28,7 @@ pub use choice::{
     Category, Decider, Filter, IntegerScorer, Normalized, Picker, Primary, ProfileHandler, Round,
     Scorer,
 };
-pub use scrape::{Extraction, Scraper};
+pub use scrape::{Extraction, Extractor, Findings, Scheme, Scraper};
 pub use view::{Candidates, Cycle, LoadSource, Producing, Settled, Ticket, Tickets};
 
 use std::sync::Arc;
@@ -95,6 +95,8 @@ pub struct Roles {
     pub after_response: Option<Arc<dyn AfterResponse>>,
     /// As scraper.
     pub scraper: Option<Arc<dyn Scraper>>,
+    /// As extractor of what a scraper fetches.
+    pub extractor: Option<Arc<dyn Extractor>>,
 }
 
 impl Roles {
@@ -141,4 +143,5 @@ role_constructors! {
     post_choice: PostChoice,
     after_response: AfterResponse,
     scraper: Scraper,
+    extractor: Extractor,
 }
