@@ -79,7 +79,7 @@ fn scorers_without_disaggregation_make_one_profile() {
     threshold: 64
 - type: approx-prefix-cache-producer
   parameters:
-    hashBlockSize: 256
+    blockSizeBytes: 256
     maxPrefixBlocksToMatch: 0
 - type: prefix-cache-scorer
 - type: session-affinity-scorer
@@ -116,7 +116,7 @@ fn disaggregation_makes_two_profiles_and_counts_bytes() {
 - type: load-aware-scorer
 - type: approx-prefix-cache-producer
   parameters:
-    hashBlockSize: 128
+    blockSizeBytes: 128
     maxPrefixBlocksToMatch: 0
 - type: prefix-cache-scorer
 - type: label-selector-filter

@@ -32,6 +32,8 @@ pub(crate) struct Parameters {
     block_size_tokens: i64,
     /// Older name of `blockSizeTokens`.
     block_size: i64,
+    /// Bytes of the prompt per block, in place of tokens.
+    block_size_bytes: Option<i64>,
     /// Tokens of a prompt that count; 0 = `maxPrefixBlocksToMatch` decides.
     max_prefix_tokens_to_match: i64,
     /// Blocks of a prompt that count. Deprecated.
@@ -46,6 +48,7 @@ impl Default for Parameters {
             auto_tune: true,
             block_size_tokens: DEFAULT_BLOCK_TOKENS,
             block_size: 0,
+            block_size_bytes: None,
             max_prefix_tokens_to_match: DEFAULT_MAX_TOKENS,
             max_prefix_blocks_to_match: None,
             lru_capacity_per_server: DEFAULT_CAPACITY,
@@ -66,7 +69,7 @@ impl Parameters {
             let message = format!("must be positive when autoTune is false, found {block}");
             return Err(BuildError::field("blockSizeTokens", message));
         }
-        if self.max_prefix_blocks_to_match.is_some() {
+        if self.max_prefix_blocks_to_match.is_some() && self.block_size_bytes.is_none() {
             build.warn("maxPrefixBlocksToMatch is deprecated, use maxPrefixTokensToMatch");
         }
         let Ok(max_tokens) = u64::try_from(self.max_prefix_tokens_to_match) else {
@@ -76,13 +79,30 @@ impl Parameters {
         };
         let max_blocks = self.max_prefix_blocks_to_match.unwrap_or(DEFAULT_MAX_BLOCKS);
         let block = u32::try_from(block.max(0)).unwrap_or(u32::MAX);
+        let block = match self.block_size_bytes {
+            Some(bytes) => BlockSize::Bytes(positive("blockSizeBytes", bytes)?),
+            None if self.auto_tune => BlockSize::Tuned(block),
+            None => BlockSize::Tokens(block),
+        };
         Ok(Settings {
-            block: if self.auto_tune { BlockSize::Tuned(block) } else { BlockSize::Tokens(block) },
+            block,
             max_tokens,
             max_blocks: u64::try_from(max_blocks).unwrap_or(0),
             capacity: capacity(self.lru_capacity_per_server),
-            tune_capacity: self.auto_tune,
+            // An engine's number of blocks says nothing about blocks of bytes.
+            tune_capacity: self.auto_tune && self.block_size_bytes.is_none(),
         })
+    }
+}
+
+/// A number of bytes, which must be positive.
+pub(crate) fn positive(field: &str, bytes: i64) -> Result<u32, BuildError> {
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => {
+            let message = format!("expected a positive number of bytes, got {bytes}");
+            Err(BuildError::field(field, message))
+        }
     }
 }
 
@@ -226,6 +246,28 @@ mod tests {
         let request = Request { target_model: "m", ..Default::default() };
         assert_eq!(matches(&mut world, &producer, &request), [(0, 0, 64)]);
         assert_eq!(world.choose(&producer, &request, &[("default", 0)]), []);
+    }
+
+    #[test]
+    fn blocks_may_be_counted_in_bytes() {
+        let parameters = "{blockSizeBytes: 256, maxPrefixBlocksToMatch: 0}";
+        let (mut world, producer, index) = world(2, parameters);
+        world.columns.metrics.cache_block_size = vec![16, 16];
+        world.columns.metrics.cache_num_blocks = vec![1, 1];
+        let unit = BlockUnit::Bytes(256);
+        let request = |contents| Prompt::Blocks { unit, tokens: 192, contents };
+        let prompts = [request(&[1, 2, 3])];
+        let sent = Request { target_model: "m", prompts: &prompts, ..Default::default() };
+        world.produce(&producer, &sent, &Idle).unwrap();
+        let effects = world.choose(&producer, &sent, &[("default", 0)]);
+        world.apply(&producer, &sent, &effects);
+        index.drain();
+        assert_eq!(index.size(), 3, "the engine's blocks are no measure");
+        let prompts = [request(&[1, 2, 9])];
+        let forked = Request { target_model: "m", prompts: &prompts, ..Default::default() };
+        assert_eq!(matches(&mut world, &producer, &forked), [(2, 3, 64), (0, 3, 64)]);
+        let zero = World::new(1).build(NAME, "{blockSizeBytes: 0}").map(drop).unwrap_err();
+        assert_eq!(zero.to_string(), "blockSizeBytes: expected a positive number of bytes, got 0");
     }
 
     #[test]

@@ -9,7 +9,9 @@ use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
 use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
-use crate::approx_prefix_cache_producer::{self, DEFAULT_MAX_BLOCKS, DEFAULT_MAX_TOKENS, capacity};
+use crate::approx_prefix_cache_producer::{
+    self, DEFAULT_MAX_BLOCKS, DEFAULT_MAX_TOKENS, capacity, positive,
+};
 use crate::prefix::producer::PrefixProducer;
 use crate::prefix::{BlockSize, Settings};
 
@@ -102,13 +104,7 @@ impl Parameters {
         }
         let block = match hash_block_size {
             None => BlockSize::Tuned(0),
-            Some(bytes) => match u32::try_from(bytes) {
-                Ok(bytes) if bytes > 0 => BlockSize::Bytes(bytes),
-                _ => {
-                    let message = format!("expected a positive number of bytes, got {bytes}");
-                    return Err(BuildError::field("hashBlockSize", message));
-                }
-            },
+            Some(bytes) => BlockSize::Bytes(positive("hashBlockSize", bytes)?),
         };
         let max_blocks = max_prefix_blocks_to_match.unwrap_or(DEFAULT_MAX_BLOCKS);
         let Ok(max_blocks) = u64::try_from(max_blocks) else {

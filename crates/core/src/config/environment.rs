@@ -242,7 +242,7 @@ impl Translation {
     fn prefix_aware(&mut self, weight: Option<f64>) {
         let block = self.positive("PREFIX_SCORER_BLOCK_SIZE", PREFIX_BLOCK);
         let blocks =
-            parameters([("hashBlockSize", block.into()), ("maxPrefixBlocksToMatch", 0.into())]);
+            parameters([("blockSizeBytes", block.into()), ("maxPrefixBlocksToMatch", 0.into())]);
         self.new.plugin(PREFIX_PRODUCER, blocks, "");
         self.add(PREFIX_SCORER, PREFIX_SCORER, Mapping::new(), weight);
     }
