@@ -17,10 +17,16 @@ struct Args {
 enum Command {
     /// Show the scheduler at work: simulators, control plane and a real Envoy on this machine
     Demo(inlane_cli::demo::Args),
+    /// Validate a configuration and show what it amounts to
+    Check(inlane_cli::check::Args),
+    /// Print a configuration of any accepted form in today's form
+    Convert(inlane_cli::convert::Args),
 }
 
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo(args) => inlane_cli::demo::run(&args),
+        Command::Check(args) => inlane_cli::check::run(&args, &inlane_plugins::registry()),
+        Command::Convert(args) => inlane_cli::convert::run(&args, &inlane_plugins::registry()),
     }
 }
