@@ -112,7 +112,7 @@ impl Control {
         let (pool, opened) = PublishedPool::open(&args.segment_dir, args.max_endpoints, pool)?;
         log_opened(&args, &opened);
         let shared = Rc::new(Shared::new(pool));
-        let source = args.config_source();
+        let source = args.config_source(environment()).map_err(Fatal::Config)?;
         let mut configurator = Configurator::new(registry, source, args.allow_experimental_plugins);
         let accepted = first_config(&mut configurator, &shared)?;
         let (endpoints, first) = EndpointsFile::open(&discovery(&args, &accepted.settings)?)
@@ -267,6 +267,12 @@ impl Control {
         });
         self.scrapers.reconcile(targets.unwrap_or_default());
     }
+}
+
+/// The variables of this process that are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The configuration to start with. Where the given one is bad and the segment has one that is

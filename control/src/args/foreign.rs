@@ -58,20 +58,32 @@ pub(super) struct Sorted {
 }
 
 /// Takes foreign flags out, with their values.
+///
+/// # Errors
+/// A flag, or two flags together, that the original refuses.
 pub(super) fn take_out(args: Vec<OsString>) -> Result<Sorted, String> {
     let mut sorted = Sorted { ours: Vec::with_capacity(args.len()), ignored: Vec::new() };
-    let mut args = args.into_iter();
+    let (mut pool, mut selector) = (false, false);
+    let mut args = args.into_iter().peekable();
     sorted.ours.extend(args.next());
     while let Some(arg) = args.next() {
         let text = arg.to_str().unwrap_or_default();
         let (flag, inline) = match text.split_once('=') {
-            Some((flag, _)) => (flag, true),
-            None => (text, false),
+            Some((flag, value)) => (flag, Some(value)),
+            None => (text, None),
         };
         let name = flag.strip_prefix("--").unwrap_or_default();
+        let next = args.peek().and_then(|next| next.to_str());
+        let is_given = !inline.or(next).unwrap_or_default().is_empty();
+        match name {
+            "pool-name" => pool |= is_given,
+            "endpoint-selector" => selector |= is_given,
+            _ => {}
+        }
         if REFUSED.contains(&name) {
             return Err(format!(
-                "{flag} is no longer supported: name metrics in the parameters of core-metrics-extractor\n"
+                "{flag}: the flag is deprecated and cannot be used, name metrics in the parameters of \
+                 core-metrics-extractor\n"
             ));
         }
         let valued = VALUED.contains(&name);
@@ -80,10 +92,14 @@ pub(super) fn take_out(args: Vec<OsString>) -> Result<Sorted, String> {
             continue;
         }
         sorted.ignored.push(flag.to_owned());
-        if valued && !inline {
+        if valued && inline.is_none() {
             // Its value.
             args.next();
         }
+    }
+    if pool && selector {
+        let text = "either pool-name or endpoint-selector must be set, not both\n";
+        return Err(text.into());
     }
     Ok(sorted)
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use inlane_core::config::from_environment;
 use tracing::Level;
 
 use crate::config::Source;
@@ -21,9 +22,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "/dev/shm/inlane", value_name = "DIR")]
     pub(crate) segment_dir: PathBuf,
 
-    /// EndpointPickerConfig to publish and follow; the built-in default without.
+    /// EndpointPickerConfig to publish and follow; without, the environment variables of the first
+    /// release, where set, and the built-in default else.
     #[arg(long, value_name = "FILE", conflicts_with = "config_text")]
-    config_file: Option<PathBuf>,
+    config_file: Option<OsString>,
 
     /// EndpointPickerConfig given inline.
     #[arg(long, value_name = "YAML")]
@@ -107,12 +109,32 @@ impl Args {
         Ok((args, sorted.ignored))
     }
 
-    /// Where the configuration comes from.
-    pub(crate) fn config_source(&self) -> Source {
-        match (&self.config_file, &self.config_text) {
-            (Some(path), _) if !path.as_os_str().is_empty() => Source::File(path.clone()),
-            (_, Some(text)) if !text.is_empty() => Source::Text(text.clone()),
-            _ => Source::BuiltIn,
+    /// Where the configuration comes from: a flag, the variables of the first release, or nobody.
+    ///
+    /// # Errors
+    /// Both a flag and variables configure the scheduler.
+    pub(crate) fn config_source(
+        &self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Source, String> {
+        let given = match (&self.config_file, &self.config_text) {
+            (Some(path), _) if !path.is_empty() => {
+                Some(("--config-file", Source::File(path.into())))
+            }
+            (_, Some(text)) if !text.is_empty() => {
+                Some(("--config-text", Source::Text(text.clone())))
+            }
+            _ => None,
+        };
+        match (given, from_environment(variables)) {
+            (None, None) => Ok(Source::BuiltIn),
+            (None, Some(made)) => Ok(Source::Environment(made)),
+            (Some((_, source)), None) => Ok(source),
+            (Some((flag, _)), Some(made)) => Err(format!(
+                "{flag} cannot be combined with the environment variables {}, which configure the \
+                 scheduler as in its first release: unset them",
+                made.switches.join(", ")
+            )),
         }
     }
 
@@ -158,10 +180,14 @@ mod tests {
         parse(args).unwrap().0
     }
 
+    fn source(args: &[&str]) -> Source {
+        ok(args).config_source([]).unwrap()
+    }
+
     #[test]
     fn defaults() {
         let args = ok(&[]);
-        assert_eq!(args.config_source(), Source::BuiltIn);
+        assert_eq!(args.config_source([]), Ok(Source::BuiltIn));
         assert_eq!(args.http_address(), "127.0.0.1:9090".parse().unwrap());
         assert_eq!(args.refresh_metrics_interval, Duration::from_millis(50));
         assert_eq!(args.level(), Level::INFO);
@@ -179,7 +205,7 @@ mod tests {
             "--refresh-metrics-interval=1.5s",
         ]);
         assert_eq!(args.http_address().port(), 9191);
-        assert_eq!(args.config_source(), Source::File("/c".into()));
+        assert_eq!(args.config_source([]), Ok(Source::File("/c".into())));
         assert_eq!(args.level(), Level::DEBUG);
         assert!(args.allow_experimental_plugins);
         assert!(!ok(&["--allow-experimental-plugins=false"]).allow_experimental_plugins);
@@ -197,9 +223,49 @@ mod tests {
             &["--scrape-cpu-limit=0"],
             &["--max-endpoints=0"],
             &["--total-queued-requests-metric=x"],
+            &["--pool-name=p", "--endpoint-selector=app=x"],
+            &["--endpoint-selector", "app=x", "--pool-name", "p"],
         ] {
             assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args:?}");
         }
+    }
+
+    /// The last two invalid examples of the configuration format, which are flags.
+    #[test]
+    fn what_the_original_refuses_is_refused_with_its_words() {
+        for (args, text) in [
+            (
+                &["--total-queued-requests-metric=x"][..],
+                "--total-queued-requests-metric: the flag is deprecated and cannot be used",
+            ),
+            (
+                &["--pool-name=a", "--endpoint-selector=b"],
+                "either pool-name or endpoint-selector must be set",
+            ),
+        ] {
+            let error = parse(args).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        assert!(parse(&["--pool-name=a", "--endpoint-selector="]).is_ok());
+    }
+
+    #[test]
+    fn the_configuration_comes_from_one_place() {
+        assert_eq!(source(&["--config-text=x"]), Source::Text("x".into()));
+        assert_eq!(source(&["--config-text="]), Source::BuiltIn);
+        let variables = || {
+            let pairs = [("ENABLE_LOAD_AWARE_SCORER", "true"), ("HF_TOKEN", "x")];
+            pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        };
+        let found = ok(&["--config-file="]).config_source(variables());
+        assert!(matches!(found, Ok(Source::Environment(_))), "{found:?}");
+        let error = ok(&["--config-file=/c"]).config_source(variables()).unwrap_err();
+        assert_eq!(
+            error,
+            "--config-file cannot be combined with the environment variables \
+             ENABLE_LOAD_AWARE_SCORER, which configure the scheduler as in its first release: \
+             unset them"
+        );
     }
 
     #[test]

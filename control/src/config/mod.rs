@@ -8,7 +8,7 @@ pub(crate) mod settings;
 
 use std::path::PathBuf;
 
-use inlane_core::config::load;
+use inlane_core::config::{FromEnvironment, load};
 use inlane_core::registry::{KeptState, Registry};
 use inlane_core::snapshot::ConfigDocument;
 
@@ -27,6 +27,8 @@ pub(crate) enum Source {
     File(PathBuf),
     /// Text of the command line.
     Text(String),
+    /// Environment variables of the first release.
+    Environment(FromEnvironment),
 }
 
 /// A configuration that may be published.
@@ -49,9 +51,12 @@ impl Configurator {
     pub(crate) fn new(registry: Registry, source: Source, allow_experimental: bool) -> Self {
         let watch = match &source {
             Source::File(path) => Some(FileWatch::new(path.clone(), MAX_BYTES)),
-            Source::BuiltIn | Source::Text(_) => None,
+            Source::BuiltIn | Source::Text(_) | Source::Environment(_) => None,
         };
-        Self { registry, allow_experimental_plugins: allow_experimental, source, watch }
+        // The variables are older than the distinction.
+        let allow_experimental_plugins =
+            allow_experimental || matches!(source, Source::Environment(_));
+        Self { registry, allow_experimental_plugins, source, watch }
     }
 
     /// The configuration to start with.
@@ -63,6 +68,15 @@ impl Configurator {
                 self.read(name, bytes)
             }
             (None, Source::Text(text)) => self.read("--config-text".into(), text.clone().into()),
+            (None, Source::Environment(FromEnvironment { text, errors, warnings, .. })) => {
+                for error in errors {
+                    tracing::error!("{error}");
+                }
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                self.read("environment variables".into(), text.clone().into())
+            }
             (None, _) => self.read(String::new(), Vec::new()),
         }
     }

@@ -143,9 +143,15 @@ pub(crate) struct Control {
 impl Control {
     /// Starts it and waits until it serves, or has ended.
     pub(crate) fn start(segment: &Path, args: &[&str]) -> Self {
+        Self::start_with(segment, args, &[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn start_with(segment: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_inlane-control"))
             .args(["--listen", "127.0.0.1:0", "--segment-dir", segment.to_str().unwrap()])
             .args(args)
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -25,7 +25,8 @@ fn without_a_switch_there_is_no_configuration() {
     ] {
         assert_eq!(from_environment(variables.iter().copied()), None, "{variables:?}");
     }
-    assert!(from_environment([("PREFILL_ENABLE_GIE_QUEUE_SCORER", "")]).is_some());
+    let switched = made(&[("PREFILL_ENABLE_GIE_QUEUE_SCORER", ""), ("HF_TOKEN", "x")]);
+    assert_eq!(switched.switches, ["PREFILL_ENABLE_GIE_QUEUE_SCORER"]);
 }
 
 #[test]

@@ -99,9 +99,10 @@ pub fn of_environment(
     variables: impl IntoIterator<Item = (String, String)>,
     registry: &Registry,
 ) -> Result<Conversion, String> {
-    let Some(FromEnvironment { text, errors, mut warnings }) = from_environment(variables) else {
+    let Some(made) = from_environment(variables) else {
         return Err("none of the variables ENABLE_…, PREFILL_ENABLE_… or PD_ENABLED is set".into());
     };
+    let FromEnvironment { text, errors, mut warnings, .. } = made;
     let mut converted = checked(&text, registry)?;
     // That the form is deprecated is no news to who converts it.
     warnings.retain(|warning| !warning.contains("inlane convert"));

@@ -43,6 +43,8 @@ pub struct FromEnvironment {
     /// The document, in today's form. It may name plugins of Alpha stability and is meant to be
     /// loaded with these allowed: the variables are older than the distinction.
     pub text: String,
+    /// The switches that were found, whatever their value.
+    pub switches: Vec<String>,
     /// What was asked for and is left out, as the first release left it out; to be logged as
     /// errors.
     pub errors: Vec<String>,
@@ -169,7 +171,8 @@ impl Translation {
             let _ = writeln!(text, "#   {name}");
         }
         text += &to_text(&self.new.finish("").value);
-        FromEnvironment { text, errors: self.errors, warnings: self.warnings }
+        let switches = self.variables.into_keys().filter(|name| is_switch(name)).collect();
+        FromEnvironment { text, switches, errors: self.errors, warnings: self.warnings }
     }
 
     /// The plugins of the profile that was begun last.
