@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use inlane_core::columns::{InFlight, Metrics};
+use inlane_core::columns::{Adapters, Col, Columns, InFlight, Metrics, Scalar};
 use inlane_core::endpoint::{EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
 use inlane_core::request::BlockUnit;
-use inlane_core::snapshot::{MetricsRow, Pool, ROW_WORDS};
+use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_WORDS};
 use inlane_segment::{Ledger, SlotGeneration, Snapshot};
 
 /// Why there is nothing to decide on.
@@ -39,6 +39,8 @@ pub struct Serving {
     pub plan: Arc<Plan>,
     /// The rows.
     pub snapshot: Snapshot,
+    /// Columns of the custom metrics that the plan reads, and where in a row each is.
+    pub scalars: Vec<(Col<Scalar>, usize)>,
     /// This process's bookings.
     pub ledger: Arc<Ledger>,
     /// The pool.
@@ -56,22 +58,29 @@ impl Serving {
     }
 
     /// Reads every endpoint's row. An endpoint whose last scrape is older than `stale_after_ms`
-    /// is marked as not fresh. One pass over the rows, a few nanoseconds each.
-    pub fn fill_metrics(&self, metrics: &mut Metrics, now_ms: u64, stale_after_ms: u64) {
+    /// is marked as not fresh. One pass over the rows, a few nanoseconds each; a second cache line
+    /// of each is read only where the plan reads custom metrics.
+    pub fn fill_metrics(&self, columns: &mut Columns, now_ms: u64, stale_after_ms: u64) {
         for (ix, endpoint) in self.endpoints().as_slice().iter().enumerate() {
-            let mut words = [0; ROW_WORDS];
-            if !self.snapshot.row(endpoint.slot.index, &mut words) {
-                metrics.fresh[ix] = false;
+            let index = endpoint.slot.index;
+            let row = if self.scalars.is_empty() {
+                let mut words = [0; ROW_PREFIX];
+                let read = self.snapshot.row(index, &mut words);
+                read.then(|| MetricsRow::from_prefix(&words))
+            } else {
+                let mut words = [0; ROW_WORDS];
+                let read = self.snapshot.row(index, &mut words);
+                read.then(|| MetricsRow::from_words(&words))
+            };
+            let Some(row) = row else {
+                columns.metrics.fresh[ix] = false;
                 continue;
+            };
+            fill(&mut columns.metrics, ix, &row, now_ms, stale_after_ms);
+            for &(col, place) in &self.scalars {
+                let value = row.scalars.get(place).filter(|value| value.is_finite());
+                columns.get_mut(col)[ix] = value.copied().map(Scalar);
             }
-            let row = MetricsRow::from_words(&words);
-            metrics.waiting[ix] = row.waiting;
-            metrics.running[ix] = row.running;
-            metrics.kv_usage[ix] = row.kv_usage;
-            metrics.cache_block_size[ix] = row.cache_block_size;
-            metrics.cache_num_blocks[ix] = row.cache_num_blocks;
-            metrics.fresh[ix] = row.scraped_at_ms != 0
-                && now_ms.saturating_sub(row.scraped_at_ms) <= stale_after_ms;
         }
     }
 
@@ -94,6 +103,36 @@ impl Serving {
         let read = self.snapshot.row(slot.index, &mut words);
         read.then(|| MetricsRow::from_words(&words))
     }
+}
+
+fn fill(metrics: &mut Metrics, ix: usize, row: &MetricsRow, now_ms: u64, stale_after_ms: u64) {
+    metrics.waiting[ix] = row.waiting;
+    metrics.running[ix] = row.running;
+    metrics.kv_usage[ix] = row.kv_usage;
+    metrics.cache_block_size[ix] = row.cache_block_size;
+    metrics.cache_num_blocks[ix] = row.cache_num_blocks;
+    metrics.fresh[ix] =
+        row.scraped_at_ms != 0 && now_ms.saturating_sub(row.scraped_at_ms) <= stale_after_ms;
+    // Empty where the configuration reads no adapters.
+    if let Some(adapters) = metrics.adapters.get_mut(ix) {
+        *adapters = Adapters {
+            active: row.active_models,
+            waiting: row.waiting_models,
+            served: row.served_models,
+            max_active: row.max_active_models,
+            loaded: row.loaded_models,
+        };
+    }
+}
+
+/// Where in a row the custom metrics are that `plan` reads, of those that its topology names. A
+/// column whose key names no producer gets the first metric of that name.
+pub(super) fn scalar_places(plan: &Plan) -> Vec<(Col<Scalar>, usize)> {
+    let keys = plan.endpoints().scalars();
+    let columns = plan.config().schema.keys::<Scalar>();
+    columns
+        .filter_map(|(key, col)| Some((col, keys.iter().position(|scalar| scalar.answers(key))?)))
+        .collect()
 }
 
 impl LoadSource for Serving {
@@ -133,5 +172,103 @@ impl Served {
     /// What to decide on, if there is something.
     pub fn serving(&self) -> Option<&Serving> {
         self.state.as_ref().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use inlane_core::plugin::Roles;
+    use inlane_core::registry::{PluginType, Registry};
+    use inlane_core::snapshot::{MAX_SCALARS, ScalarKey};
+    use inlane_segment::Shape;
+
+    use crate::testing::{LEAST_BOOKED, World, registry, settings};
+
+    use super::*;
+
+    const READER: PluginType = PluginType::new("scalar-reader", |build, _| {
+        build.scalar("gpu", "");
+        build.scalar("gpu", "second");
+        build.scalar("absent", "");
+        Ok(Roles::default())
+    });
+
+    fn with_reader() -> Registry {
+        let mut registry = registry();
+        registry.register(READER);
+        registry
+    }
+
+    fn row() -> MetricsRow {
+        let mut scalars = [f64::NAN; MAX_SCALARS];
+        (scalars[0], scalars[2], scalars[5]) = (9.0, 1.5, 2.5);
+        MetricsRow {
+            waiting: 3,
+            scraped_at_ms: 1_000,
+            max_active_models: 4,
+            loaded_models: 2,
+            active_models: 1,
+            waiting_models: 2,
+            served_models: 4,
+            scalars,
+            ..MetricsRow::default()
+        }
+    }
+
+    /// Two endpoints, of which the first one's row is [`row`].
+    fn world(registry: fn() -> Registry, config: &str) -> World {
+        let mut world = World::empty(settings(), registry);
+        world.open(Shape { slots: 16, ..Shape::default() });
+        world.publish_config(config);
+        let key =
+            |name: &str, producer: &str| ScalarKey { name: name.into(), producer: producer.into() };
+        world.topology.scalars =
+            vec![key("other", "first"), key("", ""), key("gpu", "first"), key("", "")];
+        world.topology.scalars.extend([key("", ""), key("gpu", "second")]);
+        world.set_endpoints(0..2);
+        let slot = world.topology.endpoints[0].slot;
+        assert!(world.writer().publish_row(slot, &row().to_words()));
+        world.tick();
+        world
+    }
+
+    #[test]
+    fn custom_metrics_reach_the_columns_of_those_who_read_them() {
+        let config =
+            LEAST_BOOKED.replace("plugins:\n- type", "plugins:\n- type: scalar-reader\n- type");
+        let world = world(with_reader, &config);
+        let served = world.served();
+        let serving = served.serving().unwrap();
+        let schema = &serving.plan.config().schema;
+        let col = |name: &str, producer: &str| {
+            let found = schema
+                .keys::<Scalar>()
+                .find(|(key, _)| key.name == name && key.producer == producer);
+            found.unwrap().1
+        };
+        let mut columns = Columns::default();
+        columns.metrics.with_adapters = true;
+        columns.reset(2);
+        serving.fill_metrics(&mut columns, 1_500, 400);
+        assert_eq!(columns.get(col("gpu", "")), [Some(Scalar(1.5)), None]);
+        assert_eq!(columns.get(col("gpu", "second")), [Some(Scalar(2.5)), None]);
+        assert!(columns.get(col("absent", "")).iter().all(Option::is_none));
+        assert_eq!((columns.metrics.waiting[0], columns.metrics.fresh[0]), (3, false));
+        let adapters = Adapters { active: 1, waiting: 2, served: 4, max_active: 4, loaded: 2 };
+        assert_eq!(columns.metrics.adapters, [adapters, Adapters::default()]);
+    }
+
+    #[test]
+    fn where_nobody_reads_custom_metrics_the_rest_is_the_same() {
+        let world = world(registry, LEAST_BOOKED);
+        let served = world.served();
+        let serving = served.serving().unwrap();
+        assert!(serving.scalars.is_empty());
+        let mut columns = Columns::default();
+        columns.reset(2);
+        serving.fill_metrics(&mut columns, 1_000, 400);
+        assert_eq!(columns.metrics.waiting, [3, 0]);
+        assert_eq!(columns.metrics.fresh, [true, false]);
+        assert!(columns.metrics.adapters.is_empty());
     }
 }

@@ -149,7 +149,7 @@ fn run(
     };
     let stale_ms = settings.metrics_stale_after.as_millis() as u64;
     let seed = worker.seed();
-    serving.fill_metrics(&mut scratch.columns.metrics, now_ms, stale_ms);
+    serving.fill_metrics(&mut scratch.columns, now_ms, stale_ms);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
         fill_load(serving, scratch);
         Step::LoadOnly
