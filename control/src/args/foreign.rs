@@ -103,3 +103,17 @@ pub(super) fn take_out(args: Vec<OsString>) -> Result<Sorted, String> {
     }
     Ok(sorted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_explained_to_users() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for flag in VALUED.iter().chain(SWITCHES).chain(REFUSED) {
+            assert!(page.contains(&format!("`--{flag}`")), "{flag}");
+        }
+    }
+}

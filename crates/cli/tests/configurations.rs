@@ -181,6 +181,17 @@ fn json_has_the_whole_pipeline() {
 }
 
 #[test]
+fn the_guide_shows_what_is_printed() {
+    let guide = std::fs::read_to_string(here("../../docs/configuration.md")).unwrap();
+    let block = |kind: &str| {
+        let (_, rest) = guide.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let page = checked("config.yaml", &block("yaml")).unwrap().text();
+    assert_eq!(block("console"), format!("$ inlane check config.yaml\n{page}"));
+}
+
+#[test]
 fn help_names_the_commands() {
     let help = inlane(&["--help"], &[]);
     for command in ["check", "convert", "demo"] {
