@@ -21,11 +21,13 @@ pub mod approx_prefix_cache_producer;
 pub mod core_metrics_extractor;
 pub mod endpoint_notification_source;
 pub mod file_discovery;
+pub mod flow_control;
 pub mod inflight_load_producer;
 pub mod kv_cache_utilization_scorer;
 pub mod llmd;
 pub mod max_score_picker;
 pub mod metrics_data_source;
+pub mod parsers;
 pub mod prefix;
 pub mod prefix_cache_scorer;
 pub mod queue_scorer;
@@ -35,6 +37,7 @@ pub mod single_profile_handler;
 pub mod token_producer;
 pub mod weighted_random_picker;
 
+mod ignored;
 mod labels;
 mod lowest;
 mod picking;
@@ -55,6 +58,19 @@ pub fn registry() -> Registry {
         .register(core_metrics_extractor::TYPE)
         .register(endpoint_notification_source::TYPE)
         .register(file_discovery::TYPE)
+        .register(flow_control::concurrency_detector::TYPE)
+        .register(flow_control::edf_ordering_policy::TYPE)
+        .register(flow_control::fcfs_ordering_policy::TYPE)
+        .register(flow_control::global_strict_fairness_policy::TYPE)
+        .register(flow_control::priority_holdback_policy::TYPE)
+        .register(flow_control::priority_then_time_eviction_order_policy::TYPE)
+        .register(flow_control::program_aware_fairness::TYPE)
+        .register(flow_control::round_robin_fairness_policy::TYPE)
+        .register(flow_control::sheddable_eviction_filter::TYPE)
+        .register(flow_control::slo_deadline_ordering_policy::TYPE)
+        .register(flow_control::soft_reflective_ceiling_policy::TYPE)
+        .register(flow_control::static_usage_limit_policy::TYPE)
+        .register(flow_control::utilization_detector::TYPE)
         .register(inflight_load_producer::TYPE)
         .register(kv_cache_utilization_scorer::TYPE)
         .register(llmd::active_request_scorer::TYPE)
@@ -66,6 +82,13 @@ pub fn registry() -> Registry {
         .register(llmd::role_filters::PREFILL)
         .register(max_score_picker::TYPE)
         .register(metrics_data_source::TYPE)
+        .register(parsers::anthropic_parser::TYPE)
+        .register(parsers::openai_parser::TYPE)
+        .register(parsers::passthrough_parser::TYPE)
+        .register(parsers::sglanghttp_parser::TYPE)
+        .register(parsers::vertexai_parser::TYPE)
+        .register(parsers::vllmgrpc_parser::TYPE)
+        .register(parsers::vllmhttp_parser::TYPE)
         .register(prefix_cache_scorer::TYPE)
         .register(queue_scorer::TYPE)
         .register(random_picker::TYPE)

@@ -98,6 +98,15 @@ pub(crate) fn check_detector(spec: &FlowControlSpec, assembly: &Assembly<'_>) ->
     }
 }
 
+/// Makes the policies and the detector that stand for those that the section leaves out, where
+/// their types are registered.
+pub(crate) fn inject_defaults(assembly: &mut Assembly<'_>) -> Result<(), Fault> {
+    for name in [FAIRNESS, ORDERING, USAGE_LIMIT, DETECTOR] {
+        assembly.find_or_inject(name)?;
+    }
+    Ok(())
+}
+
 /// Checks the section and applies its defaults.
 pub(crate) fn resolve(
     spec: &FlowControlSpec,

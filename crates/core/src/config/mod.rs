@@ -227,6 +227,8 @@ fn flow_control(
     let spec = spec.unwrap_or_default();
     flow_control::check_detector(&spec, assembly)?;
     if gates.flow_control {
+        flow_control::inject_defaults(assembly)?;
+        assembly.warn("flowControl: queues are not active yet, so requests are not held back");
         return flow_control::resolve(&spec, assembly).map(Some);
     }
     if spec.has_gated_settings() {
