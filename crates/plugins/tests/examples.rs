@@ -12,20 +12,15 @@ use inlane_core::snapshot::ConfigDocument;
 
 /// Plugin types that examples name and that do not exist yet; such an example waits for them.
 const PENDING: &[&str] = &[
-    "concurrency-detector",
     "disagg-profile-handler",
     "latency-scorer",
     "latency-slo-admitter",
-    "openai-parser",
     "precise-prefix-cache-producer",
     "predicted-latency-producer",
     "prefix-based-pd-decider",
     "prefix-cache-affinity-filter",
-    "round-robin-fairness-policy",
     "session-affinity-scorer",
-    "slo-deadline-ordering-policy",
     "slo-headroom-tier-filter",
-    "utilization-detector",
 ];
 
 /// An example: its name, its text, and what loading it gave.
@@ -53,7 +48,7 @@ impl Example {
             let text = format!("plugin type '{name}' is not registered");
             self.loaded.as_ref().is_err_and(|error| error.message == text)
         };
-        PENDING.iter().any(|name| unregistered(&name))
+        PENDING.iter().any(|name| unregistered(name))
     }
 }
 
