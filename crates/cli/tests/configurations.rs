@@ -76,7 +76,10 @@ fn compare(name: &str, text: &str) {
         std::fs::write(&path, &found).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "{name}: expected\n{expected}\nfound\n{found}");
+    assert!(
+        found == expected,
+        "{name}: expected\n{expected}\nfound\n{found}\nBLESS=1 accepts what was found"
+    );
 }
 
 fn inlane(args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -140,6 +143,46 @@ fn environment_variables_convert_to_a_file() {
     assert!(text(&output.stderr).contains("KVCACHE_INDEXER_REDIS_ADDR is not set"));
     let nothing = inlane(&["convert", "--env"], &[("HF_TOKEN", "x")]);
     assert_eq!(nothing.status.code(), Some(1));
+}
+
+/// Every switch on, alone and with all others, in both profiles: whatever the variables make is a
+/// configuration that loads, as soon as its plugins exist.
+#[test]
+fn whatever_variables_make_loads() {
+    let registry = inlane_plugins::registry();
+    let names = [
+        "KVCACHE_AWARE_SCORER",
+        "LOAD_AWARE_SCORER",
+        "PREFIX_AWARE_SCORER",
+        "SESSION_AWARE_SCORER",
+        "GIE_LEAST_KVCACHE_FILTER",
+        "GIE_LEAST_QUEUE_FILTER",
+        "GIE_LORA_AFFINITY_FILTER",
+        "GIE_LOW_QUEUE_FILTER",
+        "GIE_SHEDDABLE_CAPACITY_FILTER",
+        "GIE_KVCACHE_UTILIZATION_SCORER",
+        "GIE_QUEUE_SCORER",
+        "GIE_PREFIX_SCORER",
+    ];
+    let alone = names.iter().map(|name| vec![*name]);
+    for on in alone.chain([vec![], names.to_vec()]) {
+        for disaggregated in ["true", "false"] {
+            let switch =
+                |prefix: &str, name: &&str| (format!("{prefix}ENABLE_{name}"), "true".into());
+            let mut variables = vec![
+                ("PD_ENABLED".to_owned(), disaggregated.to_owned()),
+                ("KVCACHE_INDEXER_REDIS_ADDR".to_owned(), "redis:6379".to_owned()),
+                ("HF_TOKEN".to_owned(), "x".to_owned()),
+            ];
+            for prefix in ["", "PREFILL_"] {
+                variables.extend(on.iter().map(|name| switch(prefix, name)));
+            }
+            match of_environment(variables, &registry) {
+                Ok(converted) => assert!(converted.errors.is_empty()),
+                Err(error) => assert!(error.contains("is not registered"), "{on:?}: {error}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -330,6 +330,29 @@ dataLayer: {sources: [{pluginRef: mine}]}
 }
 
 #[test]
+fn parsers_end_with_the_fallback_and_types_come_once() {
+    let config = config(
+        "
+plugins: [{type: openai-parser, name: mine}]
+requestHandler:
+  parsers:
+  - pluginRef: mine
+  - pluginRef: openai-parser
+  - pluginRef: passthrough-parser
+  - pluginRef: mine
+",
+    );
+    assert_eq!(names(&config, &config.parsers), ["mine", "passthrough-parser"]);
+    assert_eq!(
+        config.warnings,
+        [
+            "parser 'openai-parser' is skipped: a second parser of type openai-parser",
+            "parser 'mine' is skipped: passthrough-parser before it takes every request",
+        ]
+    );
+}
+
+#[test]
 fn several_pickers_and_no_choice_are_warned_about() {
     let config = config(
         "

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use inlane_core::config::{Converted, Form, LoadedConfig, convert, load};
+use inlane_core::config::{Converted, Form, LegacyPool, LoadedConfig, convert, load};
 use inlane_core::registry::{KeptState, Registry};
 use inlane_core::snapshot::ConfigDocument;
 use serde_json::json;
@@ -83,6 +83,7 @@ pub struct Checked {
     source: String,
     form: Form,
     report: Report,
+    pool: Option<LegacyPool>,
     warnings: Vec<String>,
     notes: Vec<String>,
 }
@@ -98,18 +99,28 @@ impl Checked {
         let Converted { form, .. } = convert(&document.source, &document.text, registry)
             .map_err(|error| error.to_string())?;
         let report = report_of(&config, registry);
-        let LoadedConfig { warnings, notes, .. } = config;
-        Ok(Self { source: document.source.clone(), form, report, warnings, notes })
+        let LoadedConfig { pool, warnings, notes, .. } = config;
+        Ok(Self { source: document.source.clone(), form, report, pool, warnings, notes })
     }
 
     /// Everything, as one JSON object.
     pub fn json(&self) -> String {
-        let Self { source, form, report, warnings, notes } = self;
+        let Self { source, form, report, pool, warnings, notes } = self;
+        let pool = pool.as_ref().map(|pool| {
+            let LegacyPool { name, namespace, target_model, match_labels } = pool;
+            json!({
+                "name": name,
+                "namespace": namespace,
+                "targetModel": target_model,
+                "matchLabels": match_labels,
+            })
+        });
         let value = json!({
             "ok": true,
             "source": source,
             "form": form.name(),
             "pipeline": report,
+            "pool": pool,
             "warnings": warnings,
             "notes": notes,
         });
@@ -118,6 +129,9 @@ impl Checked {
 
     fn page(&self, paint: Paint) -> String {
         let mut page = text::pipeline(&self.report, paint);
+        if let Some(pool) = &self.pool {
+            page += &text::pool(pool, paint);
+        }
         for (title, lines, mark) in
             [("warnings", &self.warnings, paint.warning("!")), ("notes", &self.notes, "-".into())]
         {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use inlane_core::config::LegacyPool;
+
 use super::report::{Data, Plugin, Report};
 use crate::paint::Paint;
 
@@ -12,6 +14,18 @@ pub(crate) fn pipeline(report: &Report, paint: Paint) -> String {
     page.around();
     page.data();
     page.text
+}
+
+/// Writes the pool that stands beside a configuration.
+pub(crate) fn pool(pool: &LegacyPool, paint: Paint) -> String {
+    let mut text = format!("\n{}\n", paint.heading(&format!("pool {}", pool.name)));
+    for (label, value) in &pool.match_labels {
+        text += &format!("  {} {label}={value}\n", paint.faint("label    "));
+    }
+    if !pool.target_model.is_empty() {
+        text += &format!("  {} {}\n", paint.faint("model    "), pool.target_model);
+    }
+    text
 }
 
 struct Page<'a> {

@@ -153,7 +153,7 @@ fn with_pool(pool: &LegacyPool, text: &str) -> String {
         let _ = writeln!(commented, "#   {line}");
     }
     if !pool.target_model.is_empty() {
-        let _ = writeln!(commented, "# It was meant for the model {}.", pool.target_model);
+        let _ = writeln!(commented, "# It was meant for the model {:?}.", pool.target_model);
     }
     commented + text
 }

@@ -12,6 +12,8 @@ use super::error::Fault;
 use super::loaded::{DataLayer, DataSource};
 
 const METRICS_SOURCE: &str = "metrics-data-source";
+/// The parser that takes every path and so ends the list.
+const FALLBACK_PARSER: &str = "passthrough-parser";
 
 /// Builds the default metrics source and its extractor where the configuration leaves them out.
 ///
@@ -117,7 +119,7 @@ fn discovery(spec: &PluginRef, assembly: &Assembly<'_>) -> Result<PluginIx, Faul
 }
 
 /// Resolves the list of request parsers. A reference to a registered type needs no declaration; a
-/// second parser of one type is left out.
+/// second parser of one type is left out, and so is everything after the fallback.
 pub(crate) fn parsers(
     specs: &[PluginRef],
     path: &str,
@@ -138,7 +140,11 @@ pub(crate) fn parsers(
             return Err(Fault::at(at, format!("the plugin \"{name}\" is not a parser plugin")));
         }
         let type_name = instance.type_name;
-        if types.insert(type_name) {
+        if types.contains(FALLBACK_PARSER) {
+            assembly.warn(format!(
+                "parser '{name}' is skipped: {FALLBACK_PARSER} before it takes every request"
+            ));
+        } else if types.insert(type_name) {
             parsers.push(plugin);
         } else {
             assembly

@@ -18,15 +18,20 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 
+use super::convert::to_text;
 use super::error::{ConfigError, Fault};
+use super::rewrite::parameters;
 use super::source::{self, Source};
 
 const POOL_VERSION: &str = "inference.gateway.io/v1alpha1";
 const POOL_KIND: &str = "InferencePool";
 /// What a cluster knows.
 const POOL_VERSION_NOW: &str = "inference.networking.k8s.io/v1";
+/// Where model servers and pickers usually listen.
+const TARGET_PORT: u16 = 8000;
+const PICKER_PORT: u16 = 9002;
 
 /// A pool as early guides wrote it. What a cluster serves is an InferencePool of
 /// `inference.networking.k8s.io/v1`, which has no model.
@@ -43,20 +48,27 @@ pub struct LegacyPool {
 }
 
 impl LegacyPool {
-    /// The pool as a cluster knows it, for its owner to complete.
+    /// The pool as a cluster knows it, for its owner to complete: port and picker are guesses.
     pub fn manifest(&self) -> String {
-        let mut text = format!("apiVersion: {POOL_VERSION_NOW}\nkind: {POOL_KIND}\nmetadata:\n");
-        text += &format!("  name: {}\n", self.name);
+        let mut metadata = parameters([("name", self.name.as_str().into())]);
         if !self.namespace.is_empty() {
-            text += &format!("  namespace: {}\n", self.namespace);
+            metadata.insert("namespace".into(), self.namespace.as_str().into());
         }
-        text += "spec:\n  selector:\n    matchLabels:\n";
-        for (key, value) in &self.match_labels {
-            text += &format!("      {key}: {value}\n");
-        }
-        text += "  targetPorts:\n  - number: 8000\n";
-        text += &format!("  endpointPickerRef:\n    name: {}-epp\n", self.name);
-        text + "    port:\n      number: 9002\n"
+        let labels = self.match_labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into()));
+        let labels: Mapping = labels.collect();
+        let number = |port: u16| Value::Mapping(parameters([("number", port.into())]));
+        let picker = [("name", format!("{}-epp", self.name).into()), ("port", number(PICKER_PORT))];
+        let spec = [
+            ("selector", Value::Mapping(parameters([("matchLabels", Value::Mapping(labels))]))),
+            ("targetPorts", Value::Sequence(vec![number(TARGET_PORT)])),
+            ("endpointPickerRef", Value::Mapping(parameters(picker))),
+        ];
+        to_text(&Value::Mapping(parameters([
+            ("apiVersion", POOL_VERSION_NOW.into()),
+            ("kind", POOL_KIND.into()),
+            ("metadata", Value::Mapping(metadata)),
+            ("spec", Value::Mapping(parameters(spec))),
+        ])))
     }
 }
 
@@ -212,6 +224,7 @@ spec:
             assert_eq!(pool.match_labels["model"], "llama-70b");
             let manifest: Value = serde_yaml::from_str(&pool.manifest()).unwrap();
             assert_eq!(manifest["spec"]["selector"]["matchLabels"]["model"], "llama-70b");
+            assert_eq!(manifest["spec"]["targetPorts"][0]["number"], 8000);
         }
     }
 

@@ -5,6 +5,9 @@
 //! that a [`LoadedConfig`] can be used without further checks. An error names the place in the
 //! text, the field, what was expected, and the nearest name that exists.
 //!
+//! Older forms are rewritten into today's: a layout like kube-scheduler's ([`load`] reads it), and
+//! environment variables ([`from_environment`]). [`convert`] writes any of them as today's.
+//!
 //! Loading does no IO and prints nothing. It costs milliseconds and is done away from the request
 //! path.
 

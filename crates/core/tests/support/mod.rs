@@ -133,7 +133,9 @@ pub(crate) fn registry() -> Registry {
         Ok(Roles::default().part(Part::Extractor))
     });
     add("file-discovery", |_, _| Ok(Roles::default().part(Part::Discovery)));
-    add("openai-parser", |_, _| Ok(Roles::default().part(Part::Parser)));
+    for parser in ["openai-parser", "passthrough-parser"] {
+        add(parser, |_, _| Ok(Roles::default().part(Part::Parser)));
+    }
     add("slo-deadline-ordering-policy", |_, _| Ok(Roles::default().part(Part::OrderingPolicy)));
     add("broken", |_, p| {
         let BrokenParams { panics, role } = p.decode()?;
