@@ -335,6 +335,8 @@ fn damaged_documents_never_panic() {
         "{\"apiVersion\": \"llm-d.ai/v1alpha1\", \"kind\": \"EndpointPickerConfig\", \"plugins\": \
          [{\"type\": \"queue-scorer\"}]}",
         "profiles:\n- name: p\n  plugins: {score: {enabled: [{name: queue-scorer}]}}\n",
+        "apiVersion: inference.gateway.io/v1alpha1\nkind: InferencePool\nmetadata: {name: p}\n\
+         spec: {selector: {matchLabels: {a: b}}}\n---\nprofiles: [{name: p}]\n",
     ];
     let pieces = [
         "", " ", "\n", ":", "-", "{", "}", "[", "]", "&a", "*a", "!t", "\t", "'", "\"", "#", "|",

@@ -194,6 +194,15 @@ fn all_four_scorers_serve_prefill() {
 }
 
 #[test]
+fn values_cannot_change_the_document() {
+    let address = "a: b\n- {c: #\"'";
+    let made = made(&[("ENABLE_KVCACHE_AWARE_SCORER", "true"), (REDIS, address), (TOKEN, "t")]);
+    let document: serde_yaml::Value = serde_yaml::from_str(&made.text).unwrap();
+    let index = &document["plugins"][1]["parameters"]["indexerConfig"]["kvBlockIndexConfig"];
+    assert_eq!(index["redisConfig"]["address"], address);
+}
+
+#[test]
 fn the_kv_cache_scorer_is_left_out_where_a_variable_is_missing() {
     for (set, missing) in [
         (&[(REDIS, "r"), (TOKEN, "")][..], &[TOKEN][..]),

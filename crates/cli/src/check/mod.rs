@@ -23,7 +23,8 @@ pub struct Args {
     config: PathBuf,
 
     /// Allow plugins of Alpha stability
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true")]
     allow_experimental_plugins: bool,
 
     /// Print JSON
