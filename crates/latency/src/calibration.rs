@@ -17,14 +17,16 @@ use crate::error::{Error, intact};
 /// Scores kept.
 pub(crate) const BUFFER: usize = 256;
 /// Scores needed before they say anything about a quantile.
-const ENOUGH: usize = 20;
+const ENOUGH: usize = 10;
+/// Scores needed before drift is measured against them: with fewer, their own noise looks like it.
+const SETTLED: usize = 64;
 const CENTER_RATE: f64 = 0.02;
 const CLIP: f64 = 1.5;
 /// Ratios beyond are no information, and infinities could not be saved.
 const MAX_SCORE: f32 = 1e6;
 /// A ratio of corrections below which coverage may be off without anything having changed: a model
 /// that is exact to a thousandth is not to be thrown away for the thousandth.
-const MATERIAL: f32 = 1.05;
+const MATERIAL: f32 = 1.1;
 
 /// The calibration of one model.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,9 +104,16 @@ impl Calibrator {
         }
     }
 
+    /// Whether every score has been replaced since this was last so.
+    pub(crate) fn has_turned_over(&self) -> bool {
+        self.seen.is_multiple_of(BUFFER as u64)
+    }
+
     /// Declares the present correction the one that drift is measured against.
     pub(crate) fn set_reference(&mut self) {
-        self.reference = self.target_score().or(self.reference);
+        if self.sorted.len() >= SETTLED {
+            self.reference = self.target_score();
+        }
     }
 
     /// The score that as many recent ones exceed as should.

@@ -92,10 +92,24 @@ impl Monitor {
         true
     }
 
-    /// A new model is in service: the watch starts over.
+    /// A new model is in service. Where that answers a drift, the watch starts over; otherwise it goes
+    /// on, or retraining often would keep it from ever coming to an end.
     pub(crate) fn landed(&mut self) {
+        if !self.silent {
+            return;
+        }
         (self.hits, self.looked, self.breaches, self.silent) = (0, 0, 0, false);
         self.drift = Average::default();
+    }
+
+    /// Whether drift may be under way.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.silent || self.breaches > 0
+    }
+
+    /// Whether drift was declared and no new model has come since.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.silent
     }
 
     /// Moving averages of coverage and of the absolute percentage error, the latter as a share.
@@ -141,7 +155,7 @@ mod tests {
     fn drift_needs_three_evaluations_and_is_declared_once() {
         let mut monitor = Monitor::new(RULE);
         assert!((0..500).all(|_| !monitor.drifts(false, false)), "off by next to nothing");
-        monitor.landed();
+        let mut monitor = Monitor::new(RULE);
         assert!((0..5_000).all(|n| !monitor.drifts(n % 10 != 0, true)), "steady");
         let declared: Vec<u32> = (1..2_000).filter(|_| monitor.drifts(false, true)).collect();
         assert_eq!(declared, [150]);

@@ -22,9 +22,12 @@ fn window(trainer: &Trainer, target: Target) -> (f64, f64) {
 
 #[test]
 fn coverage_holds_after_2_000_samples_and_within_1_000_of_a_shift() {
-    for objective in [Objective::Mean, Objective::Quantile] {
+    for (objective, cadence) in
+        [(Objective::Mean, 400), (Objective::Mean, 100), (Objective::Quantile, 400)]
+    {
         let mut trainer = trainer(objective);
         let mut pool = Pool::new(11, &[1.0; 4]);
+        pool.cadence = cadence;
         pool.watch(&mut trainer, Target::FirstToken, 2_000);
         let (coverage, _) = window(&trainer, Target::FirstToken);
         assert!((0.85..=0.95).contains(&coverage), "{objective:?}: {coverage}");
@@ -35,7 +38,9 @@ fn coverage_holds_after_2_000_samples_and_within_1_000_of_a_shift() {
         // The pinball loss has fewer samples to find a tail with than the mean has.
         let bound = if objective == Objective::Mean { 0.15 } else { 0.25 };
         assert!(mape < bound, "{objective:?} shifted: {mape}");
-        assert_eq!(trainer.report().targets[0].drifts, 1, "{objective:?}");
+        // Twice where the first models after the shift were much worse than their successors.
+        let drifts = trainer.report().targets[0].drifts;
+        assert!((1..=2).contains(&drifts), "{objective:?}: {drifts}");
     }
 }
 

@@ -23,6 +23,9 @@ use crate::sample::{Sample, Target};
 pub use report::{Report, TargetReport};
 pub use retrain::Progress;
 
+/// Observations since a start before drift is looked for: until then models change by getting better.
+const SETTLED: u64 = 500;
+
 /// Everything learned, of all targets: models, samples, calibration, the speeds of endpoints.
 ///
 /// One thread owns it. An observation costs about two microseconds; a retrain is grown tree by tree
@@ -157,12 +160,17 @@ impl Trainer {
 
         let calibrator = &mut learner.calibrators[gate];
         let score = sample.y_ms / (upper * factor);
-        let drifted = calibrator
-            .within_reference(score)
-            .is_some_and(|covered| learner.monitor.drifts(covered, calibrator.has_moved()));
+        let drifted = learner.ridge.seen() >= SETTLED
+            && calibrator
+                .within_reference(score)
+                .is_some_and(|covered| learner.monitor.drifts(covered, calibrator.has_moved()));
         calibrator.observe(sample.y_ms / (center * factor), score);
         served.center[gate] = calibrator.center();
         served.upper[gate] = calibrator.upper();
+        // Drift is what is sudden: the reference follows a slow change.
+        if calibrator.has_turned_over() && !learner.monitor.is_suspicious() {
+            calibrator.set_reference();
+        }
         let deviation = f64::from(sample.y_ms / pool.max(f32::MIN_POSITIVE)).ln();
         self.factors.observe(sample.endpoint, target.index(), deviation, sample.at);
         drifted

@@ -121,19 +121,19 @@ impl Trainer {
         self.retrains += 1;
         self.models.grid = job.grid;
         for (target, forests) in Target::ALL.into_iter().zip(job.done) {
-            let mut changed = [false; 2];
-            for (gate, forest) in forests.into_iter().enumerate() {
-                let place = &mut self.models.targets[target.index()].forests[gate];
-                changed[gate] = place.is_some() || forest.is_some();
-                *place = forest;
+            let index = target.index();
+            let waiting = self.learners[index].monitor.is_waiting();
+            let before = [0, 1].map(|gate| self.models.targets[index].kind(gate));
+            self.models.targets[index].forests = forests;
+            let held = self.learners[index].held.clone();
+            for (gate, before) in before.into_iter().enumerate() {
+                // The successor of a forest is about as good: its calibration goes on. Starting over
+                // with the few samples held out would cost more than it mends.
+                if waiting || self.models.targets[index].kind(gate) != before {
+                    self.calibrate(target, gate, &held);
+                }
             }
-            let held = self.learners[target.index()].held.clone();
-            for gate in (0..2).filter(|gate| changed[*gate]) {
-                self.calibrate(target, gate, &held);
-            }
-            if changed != [false; 2] {
-                self.learners[target.index()].monitor.landed();
-            }
+            self.learners[index].monitor.landed();
         }
     }
 }

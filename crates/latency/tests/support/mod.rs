@@ -12,11 +12,19 @@ pub(crate) struct Pool {
     pub(crate) scale: f32,
     /// Relative deviation of a latency.
     pub(crate) noise: f32,
+    /// Observations between retrains.
+    pub(crate) cadence: u64,
 }
 
 impl Pool {
     pub(crate) fn new(seed: u64, speeds: &[f32]) -> Self {
-        Self { rng: Rng::with_seed(seed), speeds: speeds.to_vec(), scale: 1.0, noise: 0.1 }
+        Self {
+            rng: Rng::with_seed(seed),
+            speeds: speeds.to_vec(),
+            scale: 1.0,
+            noise: 0.1,
+            cadence: 400,
+        }
     }
 
     pub(crate) fn row(&mut self) -> Row {
@@ -58,12 +66,14 @@ impl Pool {
         Sample { row, target, y_ms, endpoint }
     }
 
-    /// Lets a trainer watch `n` requests of a target, with a retrain whenever one is due.
+    /// Lets a trainer watch `n` requests of a target, with a retrain every `cadence`.
     pub(crate) fn watch(&mut self, trainer: &mut Trainer, target: Target, n: usize) {
         for _ in 0..n {
             let sample = self.sample(target);
             trainer.observe(&sample).unwrap();
-            if trainer.is_retrain_due() && trainer.report().observations.is_multiple_of(400) {
+            if trainer.is_retrain_due()
+                && trainer.report().observations.is_multiple_of(self.cadence)
+            {
                 trainer.retrain(|| true);
             }
         }
