@@ -1,6 +1,8 @@
 //! What a loaded configuration amounts to, in names.
 
-use inlane_core::config::{LoadedConfig, Origin, PluginInstance};
+use std::time::Duration;
+
+use inlane_core::config::{self, LoadedConfig, Origin, PluginInstance};
 use inlane_core::effect::PluginIx;
 use inlane_core::registry::{DataKey, Stability};
 use serde::Serialize;
@@ -23,6 +25,8 @@ pub struct Report {
     pub data_layer: DataLayer,
     /// Feature gates.
     pub feature_gates: FeatureGates,
+    /// Flow control, with its gate on.
+    pub flow_control: Option<FlowControl>,
     /// Every instance.
     pub plugins: Vec<Plugin>,
 }
@@ -91,6 +95,78 @@ pub struct FeatureGates {
     pub flow_control: bool,
     /// Endpoint state on replicas that do not lead.
     pub ha_populate_non_leader_datastore: bool,
+}
+
+/// Limits and policies of the admission queues.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowControl {
+    /// Bytes of queued requests; `None` = unlimited.
+    pub max_bytes: Option<u64>,
+    /// Queued requests; `None` = unlimited.
+    pub max_requests: Option<u64>,
+    /// Seconds that a request may wait while the pool has endpoints; `None` = forever.
+    pub default_request_ttl: Option<f64>,
+    /// Seconds that a request may wait while the pool is empty; `None` = forever.
+    pub no_endpoint_request_ttl: Option<f64>,
+    /// Listed bands.
+    pub bands: Vec<Band>,
+    /// Template of other bands.
+    pub default_band: Band,
+    /// Template of other bands of negative priority.
+    pub default_negative_band: Band,
+    /// Name of the saturation detector.
+    pub saturation_detector: String,
+    /// Name of the usage-limit policy.
+    pub usage_limit_policy: String,
+    /// Whether running requests of negative priority may be ended.
+    pub enable_eviction: bool,
+}
+
+/// A priority band.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Band {
+    /// Priority; without meaning in a template.
+    pub priority: i32,
+    /// Bytes of queued requests.
+    pub max_bytes: u64,
+    /// Queued requests.
+    pub max_requests: u64,
+    /// Name of the fairness policy.
+    pub fairness_policy: String,
+    /// Name of the ordering policy.
+    pub ordering_policy: String,
+}
+
+impl FlowControl {
+    fn new(flow: &config::FlowControl) -> Self {
+        let seconds = |ttl: Option<Duration>| ttl.map(|ttl| ttl.as_secs_f64());
+        Self {
+            max_bytes: flow.max_bytes,
+            max_requests: flow.max_requests,
+            default_request_ttl: seconds(flow.default_request_ttl),
+            no_endpoint_request_ttl: seconds(flow.no_endpoint_request_ttl),
+            bands: flow.bands.iter().map(Band::new).collect(),
+            default_band: Band::new(&flow.default_band),
+            default_negative_band: Band::new(&flow.default_negative_band),
+            saturation_detector: flow.saturation_detector.clone(),
+            usage_limit_policy: flow.usage_limit_policy.clone(),
+            enable_eviction: flow.enable_eviction,
+        }
+    }
+}
+
+impl Band {
+    fn new(band: &config::Band) -> Self {
+        Self {
+            priority: band.priority,
+            max_bytes: band.max_bytes,
+            max_requests: band.max_requests,
+            fairness_policy: band.fairness_policy.clone(),
+            ordering_policy: band.ordering_policy.clone(),
+        }
+    }
 }
 
 /// An instance.
@@ -163,6 +239,7 @@ impl Report {
                 flow_control: config.gates.flow_control,
                 ha_populate_non_leader_datastore: config.gates.ha_populate_non_leader_datastore,
             },
+            flow_control: config.flow_control.as_ref().map(FlowControl::new),
             plugins: config.plugins.iter().map(|p| plugin(p, config, &current_type)).collect(),
         }
     }

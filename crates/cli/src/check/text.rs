@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use inlane_core::config::LegacyPool;
 
-use super::report::{Data, Plugin, Report};
+use super::report::{Band, Data, Plugin, Report};
 use crate::paint::Paint;
 
 /// Writes the pipeline, then who needs whose data.
@@ -12,6 +12,7 @@ pub(crate) fn pipeline(report: &Report, paint: Paint) -> String {
     let mut page = Page { report, paint, text: String::new() };
     page.profiles();
     page.around();
+    page.flow_control();
     page.data();
     page.text
 }
@@ -121,9 +122,44 @@ impl<'a> Page<'a> {
             Some(name) => self.line("discovery", &self.label(name)),
             None => self.line("discovery", "Kubernetes"),
         }
-        if report.feature_gates.flow_control {
-            self.line("gate", "flowControl");
+    }
+
+    fn flow_control(&mut self) {
+        let Some(flow) = &self.report.flow_control else { return };
+        self.heading("flow control");
+        let limit = |limit: Option<u64>, of: &str| match limit {
+            Some(limit) => format!("{limit} {of}"),
+            None => format!("any number of {of}"),
+        };
+        let (bytes, requests) =
+            (limit(flow.max_bytes, "bytes"), limit(flow.max_requests, "requests"));
+        self.line("all bands", &format!("{bytes}, {requests}"));
+        let wait = |ttl: Option<f64>| match ttl {
+            Some(seconds) => format!("{seconds} s"),
+            None => "for ever".to_owned(),
+        };
+        let (wait, empty) = (wait(flow.default_request_ttl), wait(flow.no_endpoint_request_ttl));
+        self.line("wait", &format!("{wait}; while the pool is empty {empty}"));
+        self.line("saturated", &self.label(&flow.saturation_detector));
+        self.line("usage", &self.label(&flow.usage_limit_policy));
+        if flow.enable_eviction {
+            self.line("eviction", "of running requests of negative priority");
         }
+        for band in &flow.bands {
+            self.band(&format!("band {}", band.priority), band);
+        }
+        self.band("others", &flow.default_band);
+        if flow.default_negative_band != flow.default_band {
+            self.band("below 0", &flow.default_negative_band);
+        }
+    }
+
+    fn band(&mut self, what: &str, band: &Band) {
+        let Band { max_bytes, max_requests, .. } = band;
+        let (fairness, ordering) =
+            (self.label(&band.fairness_policy), self.label(&band.ordering_policy));
+        let who = format!("{max_bytes} bytes, {max_requests} requests, {fairness}, {ordering}");
+        self.line(what, &who);
     }
 
     /// A tree per consumer that no other instance stands above.
