@@ -18,15 +18,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::args::Args;
-use crate::config::settings::{FileDiscovery, Scraping, Settings, effective_interval};
+use crate::config::settings::{FileDiscovery, SHORTEST_INTERVAL, Settings};
 use crate::config::{Accepted, Configurator};
 use crate::discovery::Member;
 use crate::discovery::file::{self, Endpoints};
 use crate::http;
-use crate::pool::{PublishedPool, Tracked};
+use crate::pool::PublishedPool;
 use crate::process::cpu_time;
 use crate::scrape::pace::PaceLimits;
-use crate::scrape::{Scrapers, Sink, Target};
+use crate::scrape::source::Target;
+use crate::scrape::{Scrapers, Sink};
 use crate::shared::Shared;
 use crate::watch::{Change, FileWatch};
 
@@ -117,9 +118,10 @@ impl Control {
         let accepted = first_config(&mut configurator, &shared)?;
         let (endpoints, first) = EndpointsFile::open(&discovery(&args, &accepted.settings)?)
             .map_err(Fatal::Endpoints)?;
-        let limits = limits(&args, accepted.settings.scraping.as_ref());
+        let limits = limits(&args, &accepted.settings);
         let scrapers = Rc::new(Scrapers::new(Rc::clone(&shared) as Rc<dyn Sink>, limits));
         shared.pool.borrow_mut().set_config(&accepted.document)?;
+        shared.pool.borrow_mut().set_scalars(&accepted.settings.scalars)?;
         shared.endpoints.borrow_mut().accept(None);
         let mut control = Self {
             args,
@@ -191,7 +193,7 @@ impl Control {
 
     fn take_config(&mut self, accepted: Accepted) -> Result<(), String> {
         let Accepted { document, mut settings } = accepted;
-        settings.keep_engines(&self.settings);
+        settings.keep_sources(&self.settings);
         let wanted = discovery(&self.args, &settings).map_err(|e| e.to_string())?;
         let moved = if wanted == self.endpoints.origin {
             None
@@ -200,9 +202,11 @@ impl Control {
         };
         let published = self.shared.pool.borrow_mut().set_config(&document);
         let generation = published.map_err(|e| e.to_string())?;
+        let published = self.shared.pool.borrow_mut().set_scalars(&settings.scalars);
+        published.map_err(|e| e.to_string())?;
         tracing::info!(source = document.source, generation, "configuration accepted");
         self.shared.config.borrow_mut().accept(None);
-        self.scrapers.set_limits(limits(&self.args, settings.scraping.as_ref()));
+        self.scrapers.set_limits(limits(&self.args, &settings));
         self.settings = settings;
         match moved {
             Some((endpoints, members)) => {
@@ -250,22 +254,19 @@ impl Control {
 
     fn scrape_members(&self) {
         let pool = self.shared.pool.borrow();
-        let targets = self.settings.scraping.as_ref().map(|scraping| {
-            let path: Rc<str> = Rc::from(scraping.path.as_str());
-            let target = |member: &Tracked| {
-                let mut address = member.address();
-                address.set_port(scraping.port.unwrap_or(address.port()));
-                Target {
-                    id: member.member.id(),
-                    slot: member.core_slot(),
-                    address,
-                    path: Rc::clone(&path),
-                    plan: scraping.engines.select(&member.member.labels).clone(),
-                }
-            };
-            pool.members().map(target).collect()
-        });
-        self.scrapers.reconcile(targets.unwrap_or_default());
+        let intervals = self.settings.intervals(self.args.refresh_metrics_interval);
+        let shortest = intervals.iter().min().copied().unwrap_or(SHORTEST_INTERVAL);
+        let mut targets = Vec::new();
+        for member in pool.members() {
+            let endpoint = Rc::new(member.endpoint());
+            let sources = (0..).zip(&self.settings.sources).zip(&intervals);
+            targets.extend(sources.map(|(source, interval)| {
+                let stretch = interval.as_secs_f64() / shortest.as_secs_f64();
+                let (endpoint, address) = (Rc::clone(&endpoint), member.address());
+                Target::new(endpoint, address, source, stretch, pool.scalars())
+            }));
+        }
+        self.scrapers.reconcile(targets);
     }
 }
 
@@ -306,10 +307,13 @@ fn discovery(args: &Args, settings: &Settings) -> Result<FileDiscovery, Fatal> {
     settings.discovery.clone().ok_or(Fatal::NoDiscovery)
 }
 
-fn limits(args: &Args, scraping: Option<&Scraping>) -> PaceLimits {
-    let source = scraping.and_then(|scraping| scraping.interval);
+fn limits(args: &Args, settings: &Settings) -> PaceLimits {
+    let intervals = settings.intervals(args.refresh_metrics_interval);
     PaceLimits {
-        base: effective_interval(args.refresh_metrics_interval, source),
+        base: intervals
+            .into_iter()
+            .min()
+            .unwrap_or(args.refresh_metrics_interval.max(SHORTEST_INTERVAL)),
         longest: args.max_refresh_metrics_interval,
         cores: args.scrape_cpu_limit,
     }

@@ -1,5 +1,8 @@
 //! What the HTTP server shows.
 
+use std::collections::BTreeMap;
+
+use inlane_core::snapshot::MetricsRow;
 use serde_json::{Value, json};
 
 use crate::exposition::{Exposition, Kind};
@@ -38,27 +41,24 @@ fn per_endpoint(out: &mut Exposition, pool: &PublishedPool) {
 }
 
 fn data_layer(out: &mut Exposition, scrapers: &Scrapers) {
-    let source = ("source_type", "metrics-data-source");
-    let extractor = ("extractor_type", "core-metrics-extractor");
-    let counters = scrapers.counters();
-    for (name, help, labels, value) in [
-        (
-            "datalayer_poll_errors_total",
-            "Total number of datalayer poll errors.",
-            &[source][..],
-            counters.poll_errors.get(),
-        ),
-        (
-            "datalayer_extract_errors_total",
-            "Total number of datalayer extract errors.",
-            &[source, extractor][..],
-            counters.extract_errors.get(),
-        ),
+    let mut failures = scrapers.counters().failures();
+    // Families that are always there say so with a zero.
+    failures.entry(("metrics-data-source", None)).or_default();
+    failures.entry(("metrics-data-source", Some("core-metrics-extractor"))).or_default();
+    for (name, help, of_extractors) in [
+        ("datalayer_poll_errors_total", "Total number of datalayer poll errors.", false),
+        ("datalayer_extract_errors_total", "Total number of datalayer extract errors.", true),
     ] {
         let (name, twin) =
             (format!("llm_d_epp_{name}"), format!("llm_d_inference_scheduler_{name}"));
         out.named_twins(&name, &twin, Kind::Counter, help);
-        out.twin_values(labels, labels, value as f64);
+        for ((source, extractor), count) in &failures {
+            let mut labels = vec![("source_type", *source)];
+            labels.extend(extractor.map(|extractor| ("extractor_type", extractor)));
+            if extractor.is_some() == of_extractors {
+                out.twin_values(&labels, &labels, *count as f64);
+            }
+        }
     }
 }
 
@@ -226,6 +226,10 @@ pub(crate) fn endpoints(shared: &Shared) -> Value {
     let names = |bits: u64| -> Vec<&String> {
         adapters.iter().enumerate().filter(|(i, _)| bits >> i & 1 != 0).map(|(_, n)| n).collect()
     };
+    let scalars = |row: &MetricsRow| -> BTreeMap<String, f64> {
+        let named = pool.scalars().iter().zip(row.scalars).filter(|(_, value)| value.is_finite());
+        named.map(|(key, value)| (format!("{}/{}", key.name, key.producer), value)).collect()
+    };
     let endpoint = |tracked: &Tracked| {
         let (member, row) = (&tracked.member, &tracked.row);
         let claims = pool.ledgers().load(tracked.slot.index, tracked.slot.generation);
@@ -243,12 +247,15 @@ pub(crate) fn endpoints(shared: &Shared) -> Value {
             "cache_block_size": row.cache_block_size,
             "cache_num_blocks": row.cache_num_blocks,
             "max_active_models": row.max_active_models,
+            "loaded_models": row.loaded_models,
+            "served_models": names(row.served_models),
+            "scalars": scalars(row),
             "active_models": names(row.active_models),
             "waiting_models": names(row.waiting_models),
             "scrapes": row.scrapes,
             "age_ms": tracked.age(now).map(|age| age.as_millis() as u64),
             "missing_metrics": tracked.missing,
-            "error": tracked.error,
+            "error": tracked.error(),
             "claimed_requests": claims.requests,
             "claimed_tokens": claims.tokens,
         })

@@ -7,16 +7,18 @@
 //! A restarted control plane finds slots, rows and topology in the segment and goes on with them:
 //! the same endpoint at the same address keeps its slot, and a proxy notices nothing.
 
+mod rows;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use inlane_core::endpoint::Slot;
+use inlane_core::endpoint::{Endpoint, Slot};
 use inlane_core::snapshot::{
-    ConfigDocument, MetricsRow, Pool, ROW_WORDS, Topology, TopologyEndpoint,
+    ConfigDocument, MAX_SCALARS, MetricsRow, Pool, ROW_WORDS, ScalarKey, Topology, TopologyEndpoint,
 };
-use inlane_engine::{EngineSample, LoraSample};
+use inlane_engine::LoraSample;
 use inlane_segment::{
     Document, Error, LedgerSet, MAX_SLOTS, Opened, Shape, SlotGeneration, SlotId, SlotState,
     Writer, boottime_ns,
@@ -38,6 +40,7 @@ pub(crate) struct PublishedPool {
     /// Slots that no topology names since the generation beside them.
     retired: Vec<(SlotId, u64)>,
     adapters: Adapters,
+    scalars: Vec<ScalarKey>,
     topology: Published,
     config: Published,
     counters: PoolCounters,
@@ -68,8 +71,10 @@ pub(crate) struct Tracked {
     pub(crate) slot: SlotId,
     pub(crate) row: MetricsRow,
     lora: LoraSample,
-    /// Why the last scrape failed; `None` when it did not.
-    pub(crate) error: Option<String>,
+    /// Models that the engine says it serves.
+    served: Vec<String>,
+    /// Why a page could not be had the last time, with the position of its source.
+    error: Option<(u16, String)>,
     /// Names of configured metrics that the last page lacked.
     pub(crate) missing: u32,
 }
@@ -99,6 +104,7 @@ impl PublishedPool {
             leaving: Vec::new(),
             retired: Vec::new(),
             adapters: Adapters::default(),
+            scalars: Vec::new(),
             counters: PoolCounters::default(),
         };
         this.recover();
@@ -141,6 +147,8 @@ impl PublishedPool {
             }
         }
         self.adapters = Adapters::new(topology.adapters);
+        self.scalars = topology.scalars;
+        self.scalars.truncate(MAX_SCALARS);
     }
 
     /// Makes the pool consist of `members` and publishes it where that is a change.
@@ -200,7 +208,8 @@ impl PublishedPool {
     fn track(&mut self, member: Member, slot: SlotId, row: MetricsRow) {
         self.by_slot.insert(slot.index, member.id());
         let lora = LoraSample::default();
-        let tracked = Tracked { member, slot, row, lora, error: None, missing: 0 };
+        let served = Vec::new();
+        let tracked = Tracked { member, slot, row, lora, served, error: None, missing: 0 };
         self.members.insert(tracked.member.id(), tracked);
     }
 
@@ -237,75 +246,6 @@ impl PublishedPool {
         serde_json::from_slice(&self.config.bytes).ok()
     }
 
-    /// Applies a page that was read.
-    pub(crate) fn apply(&mut self, slot: Slot, sample: &EngineSample) -> Result<(), Error> {
-        let Some(id) = self.by_slot.get(&slot.index) else {
-            self.counters.late_scrapes += 1;
-            return Ok(());
-        };
-        let Some(tracked) = self.members.get_mut(id).filter(|t| slot_of(t.slot) == slot) else {
-            self.counters.late_scrapes += 1;
-            return Ok(());
-        };
-        tracked.error = None;
-        tracked.missing = sample.missing.len();
-        if !sample.is_useful() {
-            return Ok(());
-        }
-        let row = &mut tracked.row;
-        let update = |value: &mut u32, new: Option<u32>| *value = new.unwrap_or(*value);
-        update(&mut row.waiting, sample.waiting);
-        update(&mut row.running, sample.running);
-        update(&mut row.cache_block_size, sample.cache_block_size);
-        update(&mut row.cache_num_blocks, sample.cache_num_blocks);
-        row.kv_usage = sample.kv_usage.unwrap_or(row.kv_usage);
-        row.scraped_at_ms = now_ms();
-        row.scrapes += 1;
-        let lora = sample.lora.as_ref().filter(|&lora| *lora != tracked.lora).cloned();
-        let row = *row;
-        match lora {
-            Some(lora) => {
-                let id = id.clone();
-                self.apply_lora(&id, lora)
-            }
-            None => {
-                self.writer.publish_row(slot.index, &row.to_words());
-                Ok(())
-            }
-        }
-    }
-
-    /// Applies changed LoRA state: the table of names goes out before a row that uses it.
-    fn apply_lora(&mut self, id: &str, lora: LoraSample) -> Result<(), Error> {
-        let Self { members, adapters, counters, .. } = self;
-        let others = members
-            .iter()
-            .filter(|(other, _)| other.as_str() != id)
-            .fold(0, |bits, (_, t)| bits | t.row.active_models | t.row.waiting_models);
-        let active = adapters.set(lora.active(), || others);
-        let waiting = adapters.set(lora.waiting(), || others | active.set);
-        counters.adapters_left_out += u64::from(active.left_out + waiting.left_out);
-        let Some(tracked) = members.get_mut(id) else { return Ok(()) };
-        tracked.row.active_models = active.set;
-        tracked.row.waiting_models = waiting.set;
-        tracked.row.max_active_models = lora.max_adapters.unwrap_or(tracked.row.max_active_models);
-        tracked.lora = lora;
-        let (slot, words) = (tracked.slot.index, tracked.row.to_words());
-        if active.table_changed || waiting.table_changed {
-            self.publish_topology()?;
-        }
-        self.writer.publish_row(slot, &words);
-        Ok(())
-    }
-
-    /// Notes that a page could not be had.
-    pub(crate) fn note_failure(&mut self, slot: Slot, error: String) {
-        let tracked = self.by_slot.get(&slot.index).and_then(|id| self.members.get_mut(id));
-        if let Some(tracked) = tracked.filter(|t| slot_of(t.slot) == slot) {
-            tracked.error = Some(error);
-        }
-    }
-
     /// Says that the control plane is alive.
     pub(crate) fn beat(&mut self) {
         self.writer.beat();
@@ -330,7 +270,7 @@ impl PublishedPool {
             pool: self.pool.clone(),
             endpoints: endpoints.collect(),
             adapters: self.adapters.names().to_vec(),
-            scalars: Vec::new(),
+            scalars: self.scalars.clone(),
         };
         // Strings and integers in structs: there is nothing that JSON could not express.
         let bytes = serde_json::to_vec(&topology).unwrap_or_default();
@@ -379,6 +319,11 @@ impl PublishedPool {
         self.adapters.names()
     }
 
+    /// Names of the custom metrics, by position in a row.
+    pub(crate) fn scalars(&self) -> &[ScalarKey] {
+        &self.scalars
+    }
+
     /// The pool's name and namespace.
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
@@ -419,6 +364,28 @@ impl Tracked {
     /// The slot as the core names it.
     pub(crate) fn core_slot(&self) -> Slot {
         slot_of(self.slot)
+    }
+
+    /// The endpoint as a proxy sees it.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let (member, address) = (&self.member, self.member.address.to_string());
+        Endpoint {
+            id: member.id(),
+            namespace: member.namespace.clone(),
+            name: member.name.clone(),
+            pod_name: member.pod_name.clone(),
+            host_port: Endpoint::join_host_port(&address, member.port),
+            address,
+            port: member.port,
+            rank: member.rank,
+            labels: member.labels.clone(),
+            slot: self.core_slot(),
+        }
+    }
+
+    /// Why the last scrape failed; `None` when it did not.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_ref().map(|(_, error)| error.as_str())
     }
 
     /// Where requests go.

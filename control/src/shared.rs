@@ -4,11 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use inlane_core::endpoint::Slot;
+use inlane_core::cycle::isolate;
+use inlane_core::decision::PluginError;
+use inlane_core::plugin::{Extraction, Findings};
 use inlane_engine::EngineSample;
 
 use crate::gauges::PoolGauges;
 use crate::pool::{PublishedPool, now_ms};
+use crate::scrape::source::Target;
 use crate::scrape::{FetchError, Sink};
 
 /// The state.
@@ -77,13 +80,27 @@ impl Shared {
 }
 
 impl Sink for Shared {
-    fn scraped(&self, slot: Slot, sample: &EngineSample) {
-        if let Err(error) = self.pool.borrow_mut().apply(slot, sample) {
+    fn scraped(&self, target: &Target, sample: &EngineSample, places: &[Option<u8>]) {
+        if let Err(error) = self.pool.borrow_mut().apply(target.key(), sample, places) {
             self.publish_failed(&error, "LoRA adapters");
         }
     }
 
-    fn failed(&self, slot: Slot, error: &FetchError) {
-        self.pool.borrow_mut().note_failure(slot, error.to_string());
+    fn extracted(
+        &self,
+        target: &Target,
+        places: &[Option<u8>],
+        extraction: Box<dyn Extraction>,
+    ) -> Result<(), PluginError> {
+        let mut done = Ok(());
+        let read = |found: &mut Findings<'_>| done = isolate(|| extraction.finish(found));
+        if let Err(error) = self.pool.borrow_mut().extract(target.key(), places, read) {
+            self.publish_failed(&error, "models");
+        }
+        done
+    }
+
+    fn failed(&self, target: &Target, error: &FetchError) {
+        self.pool.borrow_mut().note_failure(target.key(), error.to_string());
     }
 }

@@ -1,13 +1,16 @@
 //! What the configuration says about discovery and scraping.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-use inlane_core::config::{LoadedConfig, PluginInstance};
+use inlane_core::config::{DataSource, LoadedConfig, PluginInstance};
 use inlane_core::effect::PluginIx;
-use inlane_engine::EngineTable;
+use inlane_core::plugin::Scheme;
+use inlane_core::snapshot::ScalarKey;
 use inlane_plugins::{core_metrics_extractor, file_discovery, metrics_data_source};
-use serde_yaml::Value;
+
+use crate::scrape::source::{Engines, Reader, Source};
 
 /// The shortest scrape interval.
 pub(crate) const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -17,8 +20,10 @@ pub(crate) const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct Settings {
     /// Where endpoints come from.
     pub(crate) discovery: Option<FileDiscovery>,
-    /// How to scrape; `None`: not at all.
-    pub(crate) scraping: Option<Scraping>,
+    /// What to scrape, in order; empty: nothing.
+    pub(crate) sources: Vec<Rc<Source>>,
+    /// Custom metrics that travel.
+    pub(crate) scalars: Vec<ScalarKey>,
 }
 
 /// An endpoints file.
@@ -30,21 +35,6 @@ pub(crate) struct FileDiscovery {
     pub(crate) watch: bool,
 }
 
-/// How to scrape.
-#[derive(Debug, Clone)]
-pub(crate) struct Scraping {
-    /// Path of the page, with a leading slash.
-    pub(crate) path: String,
-    /// Port of the page where it is not the serving port.
-    pub(crate) port: Option<u16>,
-    /// The source's own interval.
-    pub(crate) interval: Option<Duration>,
-    /// The engines.
-    pub(crate) engines: EngineTable,
-    /// What `engines` was built from.
-    extractor: Option<Value>,
-}
-
 impl Settings {
     /// Reads the settings from a loaded configuration.
     ///
@@ -52,17 +42,30 @@ impl Settings {
     /// What a proxy could use and this control plane cannot do.
     pub(crate) fn read(config: &LoadedConfig) -> Result<Self, String> {
         let discovery = config.data_layer.discovery.map(|ix| discovery(instance(config, ix)?));
-        Ok(Self { discovery: discovery.transpose()?, scraping: scraping(config)? })
+        let sources = config.data_layer.sources.iter();
+        let sources = sources.filter_map(|source| source_of(config, source).transpose());
+        Ok(Self {
+            discovery: discovery.transpose()?,
+            sources: sources.map(|source| source.map(Rc::new)).collect::<Result<_, _>>()?,
+            scalars: ScalarKey::of(config)?,
+        })
     }
 
-    /// Takes over the engines of `earlier` where they are the same, so that nobody has to tell
-    /// equal ones from the identical.
-    pub(crate) fn keep_engines(&mut self, earlier: &Self) {
-        if let (Some(new), Some(old)) = (&mut self.scraping, &earlier.scraping)
-            && new.extractor == old.extractor
-        {
-            new.engines = old.engines.clone();
+    /// Takes over the sources of `earlier` that are the same, so that nobody has to tell equal
+    /// ones from the identical.
+    pub(crate) fn keep_sources(&mut self, earlier: &Self) {
+        for source in &mut self.sources {
+            let same = earlier.sources.iter().find(|known| known.identity == source.identity);
+            if let Some(known) = same {
+                *source = Rc::clone(known);
+            }
         }
+    }
+
+    /// How long each source waits between two scrapes of an endpoint when nothing slows it down.
+    pub(crate) fn intervals(&self, refresh: Duration) -> Vec<Duration> {
+        let own: Vec<_> = self.sources.iter().map(|source| source.interval).collect();
+        effective_intervals(refresh, &own)
     }
 }
 
@@ -80,49 +83,68 @@ fn discovery(plugin: &PluginInstance) -> Result<FileDiscovery, String> {
     Ok(FileDiscovery { path: params.path.into(), watch: params.watch_file })
 }
 
-fn scraping(config: &LoadedConfig) -> Result<Option<Scraping>, String> {
-    let typed = |ix: PluginIx, name: &str| config.plugin(ix).filter(|p| p.type_name == name);
-    let found = config.data_layer.sources.iter().find_map(|source| {
-        let plugin = typed(source.plugin, metrics_data_source::TYPE.name)?;
-        let extractor = source
-            .extractors
-            .iter()
-            .find_map(|&ix| typed(ix, core_metrics_extractor::TYPE.name))?;
-        Some((plugin, extractor))
-    });
-    let Some((source, extractor)) = found else {
+/// What to fetch from a source and how to read it; `None` where there is nothing to fetch, or
+/// nothing that reads it.
+fn source_of(config: &LoadedConfig, source: &DataSource) -> Result<Option<Source>, String> {
+    let plugin = instance(config, source.plugin)?;
+    let (path, port, interval, scheme) = if plugin.type_name == metrics_data_source::TYPE.name {
+        let params = metrics_data_source::Parameters::read(&plugin.params)
+            .map_err(|e| failed(plugin, &e.to_string()))?;
+        let interval = params.interval();
+        let scheme = match params.scheme {
+            metrics_data_source::Scheme::Http => Scheme::Http,
+            metrics_data_source::Scheme::Https => Scheme::Https,
+        };
+        (params.path, params.port, interval, scheme)
+    } else if let Some(scraper) = &plugin.roles.scraper {
+        (scraper.path().to_owned(), scraper.port(), scraper.interval(), scraper.scheme())
+    } else {
         return Ok(None);
     };
-    let params = metrics_data_source::Parameters::read(&source.params)
-        .map_err(|e| failed(source, &e.to_string()))?;
-    if params.scheme != metrics_data_source::Scheme::Http {
-        return Err(failed(source, "only scheme http is supported for scraping"));
+    if scheme != Scheme::Http {
+        return Err(failed(plugin, "only scheme http is supported for scraping"));
     }
-    let engines = core_metrics_extractor::engine_table(&extractor.params)
-        .map_err(|e| failed(extractor, &e.to_string()))?;
-    Ok(Some(Scraping {
-        interval: params.interval(),
-        path: params.path,
-        port: params.port,
-        engines,
-        extractor: extractor.params.raw().cloned(),
-    }))
+    let identity = |p: &PluginInstance| (p.name.clone(), p.type_name, p.params.raw().cloned());
+    let mut read = Source {
+        source_type: plugin.type_name,
+        path,
+        port,
+        interval,
+        engines: None,
+        extractors: Vec::new(),
+        identity: vec![identity(plugin)],
+    };
+    for &ix in &source.extractors {
+        let extractor = instance(config, ix)?;
+        read.identity.push(identity(extractor));
+        let (producer, extractor_type) = (extractor.name.clone(), extractor.type_name);
+        if extractor_type == core_metrics_extractor::TYPE.name {
+            let table = core_metrics_extractor::engine_table(&extractor.params)
+                .map_err(|e| failed(extractor, &e.to_string()))?;
+            read.engines.get_or_insert(Engines { producer, extractor_type, table });
+        } else if let Some(plugin) = extractor.roles.extractor.clone() {
+            let reports = extractor.data.reports.clone();
+            read.extractors.push(Reader { producer, extractor_type, extractor: plugin, reports });
+        }
+    }
+    Ok((read.engines.is_some() || !read.extractors.is_empty()).then_some(read))
 }
 
 fn failed(plugin: &PluginInstance, message: &str) -> String {
     format!("failed to create plugin '{}' (type: {}): {message}", plugin.name, plugin.type_name)
 }
 
-/// The interval between two scrapes of an endpoint: the base tick is the smaller of the configured
-/// one and the source's own, never below [`SHORTEST_INTERVAL`]; the source fires every so many
-/// ticks, rounded, at least one.
-pub(crate) fn effective_interval(refresh: Duration, source: Option<Duration>) -> Duration {
-    let Some(source) = source.filter(|source| !source.is_zero()) else {
-        return refresh.max(SHORTEST_INTERVAL);
+/// The intervals of sources between two scrapes of an endpoint: the base tick is the smallest of
+/// the configured one and the sources' own, never below [`SHORTEST_INTERVAL`]; a source fires every
+/// so many ticks, rounded, at least one.
+pub(crate) fn effective_intervals(refresh: Duration, own: &[Option<Duration>]) -> Vec<Duration> {
+    let own = || own.iter().map(|source| source.filter(|own| !own.is_zero()));
+    let base = own().flatten().fold(refresh, Duration::min).max(SHORTEST_INTERVAL);
+    let interval = |own: Option<Duration>| {
+        let ticks = own.map_or(1.0, |own| own.as_secs_f64() / base.as_secs_f64());
+        base * ticks.round().clamp(1.0, 1e6) as u32
     };
-    let base = refresh.min(source).max(SHORTEST_INTERVAL);
-    let ticks = (source.as_secs_f64() / base.as_secs_f64()).round().clamp(1.0, 1e6);
-    base * ticks as u32
+    own().map(interval).collect()
 }
 
 #[cfg(test)]
@@ -131,7 +153,9 @@ mod tests {
     use std::sync::Arc;
 
     use inlane_core::config::load;
-    use inlane_core::registry::KeptState;
+    use inlane_core::endpoint::Endpoint;
+    use inlane_core::plugin::{Extraction, Extractor, Part, Roles, Scraper};
+    use inlane_core::registry::{KeptState, PluginType};
     use inlane_core::snapshot::ConfigDocument;
 
     use super::*;
@@ -140,21 +164,116 @@ mod tests {
 
     fn read(text: &str) -> Result<Settings, String> {
         let document = ConfigDocument { text: format!("{HEAD}{text}"), ..Default::default() };
-        let loaded = load(&document, &inlane_plugins::registry(), &KeptState::default());
+        let mut registry = inlane_plugins::registry();
+        registry.register(PluginType::new("reader", |build, params| {
+            for name in params.decode::<BTreeMap<String, Vec<String>>>()?.values().flatten() {
+                build.scalar(name, "");
+            }
+            Ok(Roles::default())
+        }));
+        registry.register(PluginType::new("pages", |_, _| {
+            Ok(Roles::default().part(Part::DataSource).scraper(Arc::new(Pages)))
+        }));
+        registry.register(PluginType::new("words", |build, _| {
+            build.report("words");
+            Ok(Roles::default().part(Part::Extractor).extractor(Arc::new(Words)))
+        }));
+        let loaded = load(&document, &registry, &KeptState::default());
         Settings::read(&loaded.map_err(|e| e.to_string())?)
     }
 
-    fn engine(scraping: &Scraping) -> String {
-        scraping.engines.select(&BTreeMap::new()).engine().name.clone()
+    struct Pages;
+
+    impl Scraper for Pages {
+        fn path(&self) -> &str {
+            "/pages"
+        }
+
+        fn port(&self) -> Option<u16> {
+            Some(9_400)
+        }
+
+        fn interval(&self) -> Option<Duration> {
+            Some(Duration::from_secs(1))
+        }
+    }
+
+    struct Words;
+
+    impl Extractor for Words {
+        fn begin(&self, _: &Endpoint) -> Box<dyn Extraction> {
+            panic!("nothing is read here")
+        }
+    }
+
+    /// A core extractor that reports as many custom metrics, `m0` and so on.
+    fn reporting(count: usize) -> String {
+        let metric = |n: usize| format!("{{attributeKey: m{n}, metricSpec: x{n}}}");
+        let metrics: Vec<_> = (0..count).map(metric).collect();
+        format!(
+            "plugins:\n- {{type: core-metrics-extractor, parameters: {{engineConfigs: [{{name: e, \
+             customMetrics: [{}]}}]}}}}\n",
+            metrics.join(", ")
+        )
+    }
+
+    #[test]
+    fn custom_metrics_travel_when_somebody_reads_them() {
+        let text =
+            format!("{}- {{type: reader, parameters: {{of: [m1, m7, nobody]}}}}", reporting(40));
+        let scalars = read(&text).unwrap().scalars;
+        let names: Vec<_> = scalars.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["m1", "m7"]);
+        assert!(scalars.iter().all(|key| key.producer == "core-metrics-extractor"));
+
+        let all: Vec<_> = (0..9).map(|n| format!("m{n}")).collect();
+        let text = format!(
+            "{}- {{type: reader, parameters: {{of: [{}]}}}}",
+            reporting(40),
+            all.join(", ")
+        );
+        let error = read(&text).map(drop).unwrap_err();
+        assert!(error.contains("9 custom metrics (m0, m1"), "{error}");
+        assert!(error.contains("expected at most 8"), "{error}");
+    }
+
+    #[test]
+    fn every_source_with_pages_is_scraped() {
+        let text = "plugins:\n- type: metrics-data-source\n- type: core-metrics-extractor\n\
+             - {type: pages, name: mine}\n- {type: pages, name: idle}\n- type: words\n\
+             - {type: reader, parameters: {of: [words]}}\n\
+             dataLayer: {sources: [{pluginRef: idle}, {pluginRef: mine, extractors: [{pluginRef: \
+             words}]}, {pluginRef: metrics-data-source, extractors: [{pluginRef: \
+             core-metrics-extractor}]}]}";
+        let settings = read(text).unwrap();
+        let [mine, core] = &settings.sources[..] else { panic!("{:?}", settings.sources) };
+        assert_eq!(
+            (mine.source_type, mine.path.as_str(), mine.port),
+            ("pages", "/pages", Some(9_400))
+        );
+        assert_eq!(mine.extractors[0].reports, ["words"]);
+        assert!(mine.engines.is_none() && core.engines.is_some());
+        assert_eq!(
+            settings.scalars,
+            [ScalarKey { name: "words".into(), producer: "words".into() }]
+        );
+        let ms = Duration::from_millis;
+        assert_eq!(settings.intervals(ms(50)), [ms(1_000), ms(50)]);
+    }
+
+    fn engine(source: &Source) -> String {
+        let engines = source.engines.as_ref().unwrap();
+        engines.table.select(&BTreeMap::new()).engine().name.clone()
     }
 
     #[test]
     fn without_a_word_the_defaults_hold() {
         let settings = read("plugins: [{type: queue-scorer}]").unwrap();
         assert_eq!(settings.discovery, None);
-        let scraping = settings.scraping.unwrap();
-        assert_eq!((scraping.path.as_str(), scraping.port), ("/metrics", None));
-        assert_eq!(engine(&scraping), "vllm");
+        let [source] = &settings.sources[..] else { panic!() };
+        assert_eq!((source.path.as_str(), source.port), ("/metrics", None));
+        assert_eq!(engine(source), "vllm");
+        assert_eq!(settings.scalars, []);
     }
 
     #[test]
@@ -162,10 +281,11 @@ mod tests {
         let text = "plugins:\n\
              - {type: metrics-data-source, parameters: {path: /m, port: 9, interval: 1s}}\n\
              - {type: core-metrics-extractor, parameters: {defaultEngine: sglang}}";
-        let scraping = read(text).unwrap().scraping.unwrap();
-        assert_eq!((scraping.path.as_str(), scraping.port), ("/m", Some(9)));
-        assert_eq!(scraping.interval, Some(Duration::from_secs(1)));
-        assert_eq!(engine(&scraping), "sglang");
+        let settings = read(text).unwrap();
+        let [source] = &settings.sources[..] else { panic!() };
+        assert_eq!((source.path.as_str(), source.port), ("/m", Some(9)));
+        assert_eq!(source.interval, Some(Duration::from_secs(1)));
+        assert_eq!(engine(source), "sglang");
     }
 
     #[test]
@@ -183,30 +303,29 @@ mod tests {
     }
 
     #[test]
-    fn equal_engines_stay_identical() {
+    fn equal_sources_stay_identical() {
         let text = "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}]";
-        let plan = |settings: &Settings| {
-            let engines = &settings.scraping.as_ref().unwrap().engines;
-            Arc::clone(engines.select(&BTreeMap::new()))
-        };
         let first = read(text).unwrap();
         let mut second = read(text).unwrap();
-        assert!(!Arc::ptr_eq(&plan(&first), &plan(&second)));
-        second.keep_engines(&first);
-        assert!(Arc::ptr_eq(&plan(&first), &plan(&second)));
+        assert!(!Rc::ptr_eq(&first.sources[0], &second.sources[0]));
+        second.keep_sources(&first);
+        assert!(Rc::ptr_eq(&first.sources[0], &second.sources[0]));
         let mut other = read("plugins: [{type: queue-scorer}]").unwrap();
-        other.keep_engines(&first);
-        assert_eq!(engine(other.scraping.as_ref().unwrap()), "vllm");
+        other.keep_sources(&first);
+        assert_eq!(engine(&other.sources[0]), "vllm");
     }
 
     #[test]
     fn intervals_follow_the_tick_rule() {
         let ms = Duration::from_millis;
-        assert_eq!(effective_interval(ms(50), None), ms(50));
-        assert_eq!(effective_interval(ms(10), None), ms(50));
-        assert_eq!(effective_interval(ms(50), Some(ms(120))), ms(100));
-        assert_eq!(effective_interval(ms(1_000), Some(ms(200))), ms(200));
-        assert_eq!(effective_interval(ms(50), Some(ms(1))), ms(50));
-        assert_eq!(effective_interval(ms(200), Some(ms(0))), ms(200));
+        let one = |refresh, own| effective_intervals(refresh, &[own])[0];
+        assert_eq!(one(ms(50), None), ms(50));
+        assert_eq!(one(ms(10), None), ms(50));
+        assert_eq!(one(ms(50), Some(ms(120))), ms(100));
+        assert_eq!(one(ms(1_000), Some(ms(200))), ms(200));
+        assert_eq!(one(ms(50), Some(ms(1))), ms(50));
+        assert_eq!(one(ms(200), Some(ms(0))), ms(200));
+        let several = [None, Some(ms(100)), Some(ms(1_030))];
+        assert_eq!(effective_intervals(ms(200), &several), [ms(100), ms(100), ms(1_000)]);
     }
 }

@@ -2,6 +2,9 @@
 
 use tempfile::TempDir;
 
+use inlane_core::plugin::Findings;
+use inlane_engine::EngineSample;
+
 use super::*;
 
 fn member(name: &str) -> Member {
@@ -46,15 +49,15 @@ fn values_that_a_page_lacks_stay() {
     let mut pool = open(&dir);
     pool.set_members(vec![member("a")]).unwrap();
     let a = slot(&pool, "a");
-    pool.apply(a, &sample(WAITING)).unwrap();
-    pool.apply(a, &sample(RUNNING)).unwrap();
+    pool.apply((a, 0), &sample(WAITING), &[]).unwrap();
+    pool.apply((a, 0), &sample(RUNNING), &[]).unwrap();
     let seen = row(&pool, a);
     assert_eq!((seen.waiting, seen.running, seen.scrapes), (3, 4, 2));
-    pool.note_failure(a, "gone".into());
-    assert_eq!(pool.members().next().unwrap().error.as_deref(), Some("gone"));
-    pool.apply(a, &sample("<html>")).unwrap();
+    pool.note_failure((a, 0), "gone".into());
+    assert_eq!(pool.members().next().unwrap().error(), Some("gone"));
+    pool.apply((a, 0), &sample("<html>"), &[]).unwrap();
     assert_eq!(row(&pool, a), seen, "a useless page is no scrape");
-    assert_eq!(pool.members().next().unwrap().error, None);
+    assert_eq!(pool.members().next().unwrap().error(), None);
 }
 
 #[test]
@@ -68,11 +71,11 @@ fn scrapes_of_a_former_tenant_are_dropped() {
     pool.set_members(vec![member("b")]).unwrap();
     let b = slot(&pool, "b");
     assert_eq!((b.index, b.generation), (a.index, a.generation + 1));
-    pool.apply(a, &sample(WAITING)).unwrap();
-    pool.note_failure(a, "late".into());
+    pool.apply((a, 0), &sample(WAITING), &[]).unwrap();
+    pool.note_failure((a, 0), "late".into());
     assert_eq!(row(&pool, b), MetricsRow::default());
     assert_eq!(pool.counters().late_scrapes, 1);
-    assert_eq!(pool.members().next().unwrap().error, None);
+    assert_eq!(pool.members().next().unwrap().error(), None);
 }
 
 #[test]
@@ -125,4 +128,143 @@ fn a_topology_that_makes_no_sense_is_not_believed() {
     assert_eq!((pool.members().count(), pool.retired_slots()), (0, 1));
     pool.set_members(vec![member("a")]).unwrap();
     assert_ne!(slot(&pool, "a"), a, "its old slot waits for its claims");
+}
+
+fn key(name: &str) -> ScalarKey {
+    ScalarKey { name: name.into(), producer: "p".into() }
+}
+
+/// Lets an extraction write into the row of `slot`, its custom metrics at `places`.
+fn extract(
+    pool: &mut PublishedPool,
+    slot: Slot,
+    places: &[Option<u8>],
+    read: impl FnOnce(&mut Findings<'_>),
+) {
+    pool.extract((slot, 1), places, read).unwrap();
+}
+
+#[test]
+fn loaded_models_count_those_without_a_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    let running: Vec<String> = (0..70).map(|n| format!("l{n}")).collect();
+    let lora = LoraSample {
+        active: format!("{},l0", running.join(",")),
+        waiting: "l0, w".into(),
+        max_adapters: Some(80),
+    };
+    let found = EngineSample { lora: Some(lora), ..sample(WAITING) };
+    pool.apply((a, 0), &found, &[]).unwrap();
+    let seen = row(&pool, a);
+    assert_eq!((seen.loaded_models, seen.max_active_models), (72, 80));
+    assert_eq!(seen.active_models, u64::MAX);
+}
+
+#[test]
+fn custom_metrics_go_to_their_places_and_stay_when_a_page_lacks_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    let mut found = sample(WAITING);
+    found.custom = vec![Some(1.5), Some(2.5), None];
+    pool.apply((a, 0), &found, &[Some(3), None, Some(4)]).unwrap();
+    pool.apply((a, 0), &sample(WAITING), &[Some(3), None, Some(4)]).unwrap();
+    let scalars = row(&pool, a).scalars;
+    assert_eq!(scalars[3], 1.5);
+    assert_eq!(scalars.iter().filter(|value| value.is_finite()).count(), 1);
+}
+
+#[test]
+fn custom_metrics_keep_their_places_and_a_new_one_gets_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    pool.set_scalars(&[key("x"), key("y")]).unwrap();
+    assert_eq!(pool.scalars(), [key("x"), key("y")]);
+    extract(&mut pool, a, &[Some(0), Some(1)], |found| {
+        found.scalar(0, 1.0);
+        found.scalar(1, 2.0);
+    });
+    let generation = pool.topology_generation();
+    pool.set_scalars(&[key("y"), key("x")]).unwrap();
+    assert_eq!(pool.topology_generation(), generation, "nothing has changed");
+
+    pool.set_scalars(&[key("z"), key("y")]).unwrap();
+    assert_eq!(pool.scalars(), [key("z"), key("y")]);
+    let scalars = row(&pool, a).scalars;
+    assert!(scalars[0].is_nan(), "the number was that of another metric");
+    assert_eq!(scalars[1], 2.0);
+    pool.set_scalars(&[key("y")]).unwrap();
+    assert_eq!(pool.scalars(), [ScalarKey::default(), key("y")]);
+
+    drop(pool);
+    let pool = open(&dir);
+    assert_eq!(pool.scalars(), [ScalarKey::default(), key("y")], "as the topology says");
+    assert_eq!(row(&pool, a).scalars[1], 2.0);
+    assert_eq!(pool.members().next().unwrap().row.scalars[1], 2.0);
+}
+
+#[test]
+fn extractions_write_what_is_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a"), member("b")]).unwrap();
+    let (a, b) = (slot(&pool, "a"), slot(&pool, "b"));
+    pool.apply((a, 0), &sample(WAITING), &[]).unwrap();
+    let before = row(&pool, a);
+    extract(&mut pool, a, &[], |found| {
+        found.row.running = 7;
+        found.row.scraped_at_ms = 1;
+        found.row.served_models = 99;
+        found.serves(vec!["base".into(), "lora".into()]);
+    });
+    let after = row(&pool, a);
+    assert_eq!(after, MetricsRow { running: 7, served_models: 3, ..before });
+    assert_eq!(pool.adapter_names(), ["base", "lora"]);
+
+    extract(&mut pool, b, &[], |found| {
+        found.row.kv_usage = 0.5;
+        found.serves(vec!["lora".into()]);
+        found.is_scrape();
+    });
+    let other = row(&pool, b);
+    assert_eq!((other.served_models, other.scrapes, other.kv_usage), (2, 1, 0.5));
+    assert!(other.scraped_at_ms > 0);
+    extract(&mut pool, Slot { generation: a.generation + 1, ..a }, &[], |_| panic!("it is gone"));
+    assert_eq!(pool.counters().late_scrapes, 1);
+}
+
+#[test]
+fn adapters_do_not_take_the_bits_of_served_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    extract(&mut pool, a, &[], |found| {
+        found.serves((0..64).map(|n| format!("m{n}")).collect());
+    });
+    let lora = LoraSample { active: "new".into(), ..LoraSample::default() };
+    let found = EngineSample { lora: Some(lora), ..sample(WAITING) };
+    pool.apply((a, 0), &found, &[]).unwrap();
+    let seen = row(&pool, a);
+    assert_eq!((seen.served_models, seen.active_models, seen.loaded_models), (u64::MAX, 0, 1));
+    assert_eq!(pool.counters().adapters_left_out, 1);
+}
+
+#[test]
+fn a_failure_is_over_when_its_own_source_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    pool.note_failure((a, 1), "refused".into());
+    pool.apply((a, 0), &sample(WAITING), &[]).unwrap();
+    assert_eq!(pool.members().next().unwrap().error(), Some("refused"));
+    extract(&mut pool, a, &[], |_| {});
+    assert_eq!(pool.members().next().unwrap().error(), None);
 }

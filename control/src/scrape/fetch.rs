@@ -1,7 +1,7 @@
 //! One metrics page over one kept-alive connection.
 //!
 //! Bytes go from the socket through a buffer that all scrapes share (nothing is kept of it across
-//! an await point) into the decoder and on into the scanner: no page is ever held.
+//! an await point) into the decoder and on into what reads it: no page is ever held.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
-use inlane_engine::Scanner;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -32,6 +31,14 @@ impl SharedBuffer {
     pub(crate) fn new() -> Self {
         Self(Rc::new(RefCell::new(vec![0; BUFFER].into_boxed_slice())))
     }
+}
+
+/// What reads a page.
+pub(crate) trait Body {
+    /// Forgets the page at hand: another one begins.
+    fn begin(&mut self);
+    /// Takes the next piece.
+    fn piece(&mut self, bytes: &[u8]);
 }
 
 /// Why a page could not be had.
@@ -62,7 +69,7 @@ impl Fetcher {
     pub(crate) fn new(address: SocketAddr, path: &str) -> Self {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: inlane-control\r\n\
-             Accept: text/plain;version=0.0.4\r\n\r\n"
+             Accept: text/plain;version=0.0.4,*/*;q=0.1\r\n\r\n"
         );
         Self {
             address,
@@ -72,15 +79,15 @@ impl Fetcher {
         }
     }
 
-    /// Fetches a page into the scanner and returns its size on the wire. A kept-alive connection
+    /// Fetches a page into `body` and returns its size on the wire. A kept-alive connection
     /// that turns out to be closed is replaced once.
     pub(crate) async fn fetch(
         &mut self,
         buffer: &SharedBuffer,
-        scanner: &mut Scanner,
+        body: &mut impl Body,
     ) -> Result<u64, FetchError> {
         if let Some(stream) = self.idle.take() {
-            match self.exchange(stream, buffer, scanner).await {
+            match self.exchange(stream, buffer, body).await {
                 Err(FetchError::Io(_) | FetchError::Response(ResponseError::Truncated))
                     if self.response.is_untouched() => {}
                 result => return result,
@@ -89,17 +96,17 @@ impl Fetcher {
         let stream = TcpStream::connect(self.address).await.map_err(FetchError::Connect)?;
         // Best effort: the request is a single segment anyway.
         let _ = stream.set_nodelay(true);
-        self.exchange(stream, buffer, scanner).await
+        self.exchange(stream, buffer, body).await
     }
 
     async fn exchange(
         &mut self,
         mut stream: TcpStream,
         buffer: &SharedBuffer,
-        scanner: &mut Scanner,
+        body: &mut impl Body,
     ) -> Result<u64, FetchError> {
         self.response.restart();
-        scanner.reset();
+        body.begin();
         stream.write_all(&self.request).await.map_err(FetchError::Io)?;
         let response = &mut self.response;
         let mut received = 0;
@@ -113,7 +120,7 @@ impl Fetcher {
                     return Poll::Ready(response.end().map_err(FetchError::from));
                 }
                 received += part.len() as u64;
-                if response.feed(part, &mut |body| scanner.feed(body))? {
+                if response.feed(part, &mut |piece| body.piece(piece))? {
                     return Poll::Ready(Ok(()));
                 }
             }

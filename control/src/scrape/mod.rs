@@ -1,29 +1,33 @@
-//! Scraping: one task per endpoint, all on one thread.
+//! Scraping: one task per endpoint and source, all on one thread.
 //!
-//! Every endpoint has its own ticks, spread over the interval, and its own connection. A scrape
-//! that takes long costs its endpoint the ticks in between and nobody else anything; one that fails
+//! Every task has its own ticks, spread over the interval, and its own connection. A scrape
+//! that takes long costs its task the ticks in between and nobody else anything; one that fails
 //! is tried again at growing distance, at most a second apart, so that a pod that comes back is
 //! seen at once and one that does not costs next to nothing.
 
 mod fetch;
 pub(crate) mod pace;
+mod page;
 mod response;
+pub(crate) mod source;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+use inlane_core::decision::PluginError;
 use inlane_core::endpoint::Slot;
-use inlane_engine::{EngineSample, Plan, Scanner};
+use inlane_core::plugin::Extraction;
+use inlane_engine::EngineSample;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 pub(crate) use self::fetch::FetchError;
 use self::fetch::{Fetcher, SharedBuffer};
 use self::pace::{Pace, PaceLimits, Window, next_tick, phase};
+use self::page::Page;
+use self::source::Target;
 
 /// How long a scrape may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,37 +35,22 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// How far apart the attempts on a failing endpoint get.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
-/// What to scrape. Two that are equal need no new task.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// Identity of the endpoint, for logs.
-    pub(crate) id: String,
-    /// Where its numbers go.
-    pub(crate) slot: Slot,
-    /// The server of the page.
-    pub(crate) address: SocketAddr,
-    /// Path of the page, with a leading slash.
-    pub(crate) path: Rc<str>,
-    /// How to read the page.
-    pub(crate) plan: Arc<Plan>,
-}
-
-impl PartialEq for Target {
-    fn eq(&self, other: &Self) -> bool {
-        self.slot == other.slot
-            && self.address == other.address
-            && self.path == other.path
-            && Arc::ptr_eq(&self.plan, &other.plan)
-            && self.id == other.id
-    }
-}
-
 /// Who gets what the scrapes find.
 pub(crate) trait Sink {
-    /// A page of an endpoint was read.
-    fn scraped(&self, slot: Slot, sample: &EngineSample);
+    /// The load numbers of an endpoint's page were read; `places` says where custom ones go.
+    fn scraped(&self, target: &Target, sample: &EngineSample, places: &[Option<u8>]);
+    /// Lets a plugin write what it found on an endpoint's page.
+    ///
+    /// # Errors
+    /// Those of the plugin.
+    fn extracted(
+        &self,
+        target: &Target,
+        places: &[Option<u8>],
+        extraction: Box<dyn Extraction>,
+    ) -> Result<(), PluginError>;
     /// A page could not be had.
-    fn failed(&self, slot: Slot, error: &FetchError);
+    fn failed(&self, target: &Target, error: &FetchError);
 }
 
 /// Counters of all scrapes.
@@ -79,15 +68,33 @@ pub(crate) struct ScrapeCounters {
     pub(crate) dropped_ticks: Cell<u64>,
     /// Scrapes running now.
     pub(crate) running: Cell<u32>,
+    /// Failures by the type of the source, and of the extractor where it is that one's.
+    failures: RefCell<BTreeMap<Blame, u64>>,
     /// Ticks since the pace was last judged, and the late ones among them.
     ticks: Cell<u32>,
     late: Cell<u32>,
 }
 
+/// Types of the source and of the extractor that failed.
+pub(crate) type Blame = (&'static str, Option<&'static str>);
+
+impl ScrapeCounters {
+    /// Failures since the start, by who is to blame.
+    pub(crate) fn failures(&self) -> BTreeMap<Blame, u64> {
+        self.failures.borrow().clone()
+    }
+
+    fn blame(&self, blame: Blame) {
+        let total = if blame.1.is_some() { &self.extract_errors } else { &self.poll_errors };
+        total.set(total.get() + 1);
+        *self.failures.borrow_mut().entry(blame).or_default() += 1;
+    }
+}
+
 /// All scrape tasks.
 pub(crate) struct Scrapers {
     shared: Rc<Shared>,
-    tasks: RefCell<HashMap<Slot, (Target, AbortHandle)>>,
+    tasks: RefCell<HashMap<(Slot, u16), (Target, AbortHandle)>>,
 }
 
 struct Shared {
@@ -116,7 +123,7 @@ impl Scrapers {
         let mut tasks = self.tasks.borrow_mut();
         let mut old = std::mem::take(&mut *tasks);
         for target in targets {
-            let kept = old.remove(&target.slot).filter(|(known, task)| {
+            let kept = old.remove(&target.key()).filter(|(known, task)| {
                 let same = *known == target;
                 if !same {
                     task.abort();
@@ -127,7 +134,7 @@ impl Scrapers {
                 let task = Task::new(target.clone(), Rc::clone(&self.shared));
                 (target, tokio::task::spawn_local(task.run()).abort_handle())
             });
-            tasks.insert(entry.0.slot, entry);
+            tasks.insert(entry.0.key(), entry);
         }
         old.into_values().for_each(|(_, task)| task.abort());
     }
@@ -178,31 +185,28 @@ impl Drop for Scrapers {
     }
 }
 
-/// The scraping of one endpoint.
+/// The scraping of one endpoint's page.
 struct Task {
-    target: Target,
     shared: Rc<Shared>,
     fetcher: Fetcher,
-    scanner: Scanner,
+    page: Page,
     failures: u32,
 }
 
 impl Task {
     fn new(target: Target, shared: Rc<Shared>) -> Self {
-        Self {
-            fetcher: Fetcher::new(target.address, &target.path),
-            scanner: Scanner::new(Arc::clone(&target.plan)),
-            target,
-            shared,
-            failures: 0,
-        }
+        let fetcher = Fetcher::new(target.address, &target.source.path);
+        Self { fetcher, page: Page::new(target), shared, failures: 0 }
     }
 
     async fn run(mut self) {
-        let phase = phase(self.target.slot.index);
+        let target = self.page.target();
+        // Pages of one endpoint come at different times, too.
+        let phase = phase(target.slot.index.wrapping_add(u32::from(target.position) * 13));
+        let stretch = target.stretch;
         let mut ended = Instant::now();
         loop {
-            let interval = self.shared.pace.borrow().interval();
+            let interval = self.shared.pace.borrow().interval().mul_f64(stretch);
             let mut earliest = ended;
             if self.failures > 0 {
                 let wait = interval * 2_u32.pow(self.failures.min(6));
@@ -228,39 +232,59 @@ impl Task {
     async fn scrape(&mut self) {
         let shared = Rc::clone(&self.shared);
         let running = Running::enter(&shared.counters);
-        let fetch = self.fetcher.fetch(&shared.buffer, &mut self.scanner);
+        let fetch = self.fetcher.fetch(&shared.buffer, &mut self.page);
         let result =
             timeout(TIMEOUT, fetch).await.unwrap_or(Err(FetchError::Timeout(TIMEOUT.as_millis())));
         drop(running);
-        let counters = &shared.counters;
         match result {
-            Ok(bytes) => {
-                let sample = self.scanner.finish();
-                counters.pages.set(counters.pages.get() + 1);
-                counters.bytes.set(counters.bytes.get() + bytes);
-                if !sample.missing.is_empty() {
-                    counters.extract_errors.set(counters.extract_errors.get() + 1);
-                }
-                shared.sink.scraped(self.target.slot, sample);
-                if self.failures > 0 {
-                    tracing::info!(endpoint = self.target.id, "endpoint answers scrapes again");
-                }
-                self.failures = 0;
+            Ok(bytes) => self.read(bytes),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn read(&mut self, bytes: u64) {
+        let Shared { counters, sink, .. } = &*self.shared;
+        counters.pages.set(counters.pages.get() + 1);
+        counters.bytes.set(counters.bytes.get() + bytes);
+        let target = Rc::clone(self.page.target());
+        let source = &target.source;
+        if let Some(sample) = self.page.sample() {
+            if !sample.missing.is_empty() {
+                let extractor = source.engines.as_ref().map(|engines| engines.extractor_type);
+                counters.blame((source.source_type, extractor));
             }
-            Err(error) => {
-                counters.poll_errors.set(counters.poll_errors.get() + 1);
-                shared.sink.failed(self.target.slot, &error);
-                if self.failures == 0 {
-                    tracing::warn!(
-                        endpoint = self.target.id,
-                        address = %self.target.address,
-                        error = %error,
-                        "scrape failed"
-                    );
-                }
-                self.failures = self.failures.saturating_add(1);
+            let places = target.engine.as_ref().map_or(&[][..], |(_, places)| places);
+            sink.scraped(&target, sample, places);
+        }
+        let readers = source.extractors.iter().zip(&target.places);
+        for (reading, (reader, places)) in self.page.extractions().into_iter().zip(readers) {
+            let done = reading.and_then(|extraction| sink.extracted(&target, places, extraction));
+            if let Err(error) = done {
+                counters.blame((source.source_type, Some(reader.extractor_type)));
+                let extractor = reader.producer.as_str();
+                tracing::debug!(endpoint = target.endpoint.id, extractor, error = %error, "extraction failed");
             }
         }
+        if self.failures > 0 {
+            tracing::info!(endpoint = target.endpoint.id, "endpoint answers scrapes again");
+        }
+        self.failures = 0;
+    }
+
+    fn failed(&mut self, error: &FetchError) {
+        let target = self.page.target();
+        self.shared.counters.blame((target.source.source_type, None));
+        self.shared.sink.failed(target, error);
+        if self.failures == 0 {
+            tracing::warn!(
+                endpoint = target.endpoint.id,
+                address = %target.address,
+                path = target.source.path,
+                error = %error,
+                "scrape failed"
+            );
+        }
+        self.failures = self.failures.saturating_add(1);
     }
 }
 

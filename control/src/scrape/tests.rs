@@ -1,14 +1,21 @@
 //! Scraping over real sockets.
 
 use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use inlane_core::cycle::isolate;
+use inlane_core::endpoint::Endpoint;
+use inlane_core::plugin::{Extractor, Findings};
+use inlane_core::snapshot::{MetricsRow, ScalarKey};
 use inlane_engine::EngineTable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
+use super::source::{Engines, Reader, Source};
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -16,6 +23,7 @@ const MS: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Log {
     samples: RefCell<Vec<(Slot, EngineSample)>>,
+    rows: RefCell<Vec<(Slot, MetricsRow)>>,
     failures: RefCell<Vec<(Slot, String)>>,
 }
 
@@ -35,12 +43,25 @@ impl Log {
 }
 
 impl Sink for Log {
-    fn scraped(&self, slot: Slot, sample: &EngineSample) {
-        self.samples.borrow_mut().push((slot, sample.clone()));
+    fn scraped(&self, target: &Target, sample: &EngineSample, _: &[Option<u8>]) {
+        self.samples.borrow_mut().push((target.slot, sample.clone()));
     }
 
-    fn failed(&self, slot: Slot, error: &FetchError) {
-        self.failures.borrow_mut().push((slot, error.to_string()));
+    fn extracted(
+        &self,
+        target: &Target,
+        places: &[Option<u8>],
+        extraction: Box<dyn Extraction>,
+    ) -> Result<(), PluginError> {
+        let mut row = MetricsRow::default();
+        let mut found = Findings::new(&mut row, places);
+        let done = isolate(|| extraction.finish(&mut found));
+        self.rows.borrow_mut().push((target.slot, row));
+        done
+    }
+
+    fn failed(&self, target: &Target, error: &FetchError) {
+        self.failures.borrow_mut().push((target.slot, error.to_string()));
     }
 }
 
@@ -108,15 +129,42 @@ fn scrapers(log: &Rc<Log>, base: Duration) -> Scrapers {
 
 fn target(slot: u32, address: SocketAddr) -> Target {
     thread_local! {
-        static TABLE: EngineTable = EngineTable::default();
+        static SOURCE: Rc<Source> = Rc::new(Source {
+            source_type: "metrics-data-source",
+            path: "/metrics".into(),
+            port: None,
+            interval: None,
+            engines: Some(Engines {
+                producer: "core-metrics-extractor".into(),
+                extractor_type: "core-metrics-extractor",
+                table: EngineTable::default(),
+            }),
+            extractors: Vec::new(),
+            identity: Vec::new(),
+        });
     }
-    Target {
+    SOURCE.with(|source| target_of(slot, address, (0, source), &[]))
+}
+
+fn target_of(
+    slot: u32,
+    address: SocketAddr,
+    source: (u16, &Rc<Source>),
+    keys: &[ScalarKey],
+) -> Target {
+    let endpoint = Endpoint {
         id: format!("default/p{slot}"),
+        namespace: "default".into(),
+        name: format!("p{slot}"),
+        pod_name: format!("p{slot}"),
+        address: address.ip().to_string(),
+        port: address.port(),
+        host_port: address.to_string(),
+        rank: 0,
+        labels: BTreeMap::new(),
         slot: Slot { index: slot, generation: 1 },
-        address,
-        path: "/metrics".into(),
-        plan: TABLE.with(|table| Arc::clone(table.get("vllm").unwrap())),
-    }
+    };
+    Target::new(Rc::new(endpoint), address, source, 1.0, keys)
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -313,5 +361,99 @@ fn a_page_without_a_wanted_metric_counts_as_an_extract_error() {
         let counters = scrapers.counters();
         assert_eq!(counters.extract_errors.get(), counters.pages.get());
         assert_eq!(counters.poll_errors.get(), 0);
+    });
+}
+
+/// Counts the bytes of a page, and fails or panics on a page of too many.
+struct Measure;
+
+struct Measuring(usize);
+
+impl Extractor for Measure {
+    fn begin(&self, endpoint: &Endpoint) -> Box<dyn Extraction> {
+        assert!(endpoint.name != "p9", "not this one");
+        Box::new(Measuring(0))
+    }
+}
+
+impl Extraction for Measuring {
+    fn chunk(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+
+    fn finish(self: Box<Self>, found: &mut Findings<'_>) -> Result<(), PluginError> {
+        found.scalar(1, self.0 as f64);
+        if self.0 > 10 { Err(PluginError::new("too long")) } else { Ok(()) }
+    }
+}
+
+/// A server that answers every path with `body`.
+async fn any_path(body: &'static str) -> SocketAddr {
+    serve(move |mut stream| async move {
+        let mut head = Vec::new();
+        while let Ok(byte) = stream.read_u8().await {
+            head.push(byte);
+            if head.ends_with(b"\r\n\r\n") {
+                assert!(head.starts_with(b"GET /models HTTP/1.1\r\n"));
+                head.clear();
+                stream.write_all(&with_length(body)).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+fn every_source_is_fetched_and_read_by_its_plugins() {
+    run(async {
+        let (metrics, short) = (healthy(3).await, any_path("seven b").await);
+        let long = any_path("more than ten").await;
+        let reader = |producer: &str, reports: &[&str]| Reader {
+            producer: producer.into(),
+            extractor_type: "measure",
+            extractor: Arc::new(Measure),
+            reports: reports.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let source = Rc::new(Source {
+            source_type: "models-data-source",
+            path: "/models".into(),
+            port: Some(short.port()),
+            interval: None,
+            engines: None,
+            extractors: vec![reader("m", &["unread", "bytes"]), reader("n", &["bytes", "other"])],
+            identity: Vec::new(),
+        });
+        let other = Rc::new(Source {
+            port: Some(long.port()),
+            extractors: vec![reader("m", &["unread", "bytes"])],
+            path: "/models".into(),
+            identity: Vec::new(),
+            engines: None,
+            ..*source
+        });
+        let key =
+            |producer: &str, name: &str| ScalarKey { name: name.into(), producer: producer.into() };
+        let keys = [key("x", "bytes"), key("n", "other"), key("m", "bytes")];
+        let log = Rc::new(Log::default());
+        let scrapers = scrapers(&log, 10 * MS);
+        scrapers.reconcile(vec![
+            target(0, metrics),
+            target_of(0, metrics, (1, &source), &keys),
+            target_of(0, metrics, (2, &other), &keys),
+            target_of(9, metrics, (1, &source), &keys),
+        ]);
+        let seen = |scalar: usize, value: f64| {
+            log.rows.borrow().iter().any(|(_, row)| row.scalars[scalar] == value)
+        };
+        until("all pages", || {
+            log.last_waiting(0) == Some(3) && seen(2, 7.0) && seen(1, 7.0) && seen(2, 13.0)
+        })
+        .await;
+        let panics = ("models-data-source", Some("measure"));
+        until("failures", || scrapers.counters().failures().get(&panics) >= Some(&5)).await;
+        assert!(log.rows.borrow().iter().all(|(slot, row)| {
+            slot.index == 0 && row.scalars[0].is_nan() && row.scalars[3].is_nan()
+        }));
+        assert_eq!(scrapers.counters().poll_errors.get(), 0, "{:?}", log.failures);
     });
 }

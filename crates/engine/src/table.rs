@@ -52,6 +52,12 @@ impl EngineTable {
         named.and_then(|name| self.plans.get(name)).unwrap_or(&self.default)
     }
 
+    /// The keys of all engines' custom metrics, each once, in order.
+    pub fn custom_keys(&self) -> BTreeSet<&str> {
+        let engines = self.plans.values().map(|plan| plan.engine());
+        engines.flat_map(|engine| engine.custom.iter().map(|(key, _)| key.as_str())).collect()
+    }
+
     /// The plan of an engine by name.
     pub fn get(&self, name: &str) -> Option<&Arc<Plan>> {
         self.plans.get(name)

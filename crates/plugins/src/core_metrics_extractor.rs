@@ -1,6 +1,6 @@
 //! `core-metrics-extractor`: which series of a metrics page are the engine's load.
 //!
-//! Its instance is the producer of the metric data keys; the reading itself is the control
+//! Its instance is the producer of the metric data keys and of the custom metrics; the reading itself is the control
 //! plane's work, with the tables of `inlane-engine`.
 
 use inlane_core::plugin::{Part, Roles};
@@ -13,10 +13,16 @@ use inlane_engine::{EngineTable, ExtractorParams};
 pub const TYPE: PluginType = PluginType::new(CORE_METRICS_EXTRACTOR, build);
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
-    engine_table(params)?;
-    for key in
-        [metric_keys::WAITING, metric_keys::RUNNING, metric_keys::KV_USAGE, metric_keys::CACHE_INFO]
-    {
+    for key in engine_table(params)?.custom_keys() {
+        build.report(key);
+    }
+    for key in [
+        metric_keys::WAITING,
+        metric_keys::RUNNING,
+        metric_keys::KV_USAGE,
+        metric_keys::CACHE_INFO,
+        metric_keys::ADAPTERS,
+    ] {
         build.produce_key(key);
     }
     Ok(Roles::default().part(Part::Extractor))
@@ -41,7 +47,20 @@ mod tests {
         let built = world.build("core-metrics-extractor", "").unwrap();
         let keys: Vec<_> = built.data.produces.iter().map(ToString::to_string).collect();
         assert!(keys.contains(&"WaitingQueueSize/core-metrics-extractor".to_owned()), "{keys:?}");
-        assert_eq!(keys.len(), 4);
+        assert_eq!(keys.len(), 5);
+    }
+
+    #[test]
+    fn custom_metrics_are_reported_once_for_all_engines() {
+        let engine = |name: &str, keys: &str| format!("{{name: {name}, customMetrics: [{keys}]}}");
+        let parameters = format!(
+            "{{engineConfigs: [{}, {}]}}",
+            engine("a", "{attributeKey: k, metricSpec: m}, {attributeKey: b, metricSpec: n}"),
+            engine("b", "{attributeKey: k, metricSpec: o}"),
+        );
+        let mut world = World::new(0);
+        let built = world.build("core-metrics-extractor", &parameters).unwrap();
+        assert_eq!(built.data.reports, ["b", "k"]);
     }
 
     #[test]
