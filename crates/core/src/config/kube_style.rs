@@ -146,8 +146,13 @@ fn check(name: &str, place: &str, registry: &Registry) -> Result<(), Fault> {
 /// Adds the handler of disaggregated serving where the profiles are its stages.
 fn disaggregate(names: &[&str], registry: &Registry, new: &mut Rewrite) -> Result<(), Fault> {
     let is_stage = |name: &str| name == DECODE || STAGES.iter().any(|(stage, _)| *stage == name);
-    if names.len() < 2 || !names.contains(&DECODE) || !names.iter().all(|name| is_stage(name)) {
+    if names.len() < 2 || has_faults(names) {
         return Ok(());
+    }
+    if !names.contains(&DECODE) || !names.iter().all(|name| is_stage(name)) {
+        let text = "no profile handler configured: several profiles need one, and this form has \
+                    one only for profiles named decode, prefill and encode";
+        return Err(Fault::at("profiles", text));
     }
     let mut deciders = Mapping::new();
     for (stage, decider) in STAGES.iter().filter(|(stage, _)| names.contains(stage)) {
@@ -159,6 +164,11 @@ fn disaggregate(names: &[&str], registry: &Registry, new: &mut Rewrite) -> Resul
     let deciders = parameters([("deciders", Value::Mapping(deciders))]);
     new.plugin(DISAGG_HANDLER, deciders, "profiles");
     Ok(())
+}
+
+/// Whether the names have faults that are reported later, and better.
+fn has_faults(names: &[&str]) -> bool {
+    (1..).zip(names).any(|(next, name)| name.is_empty() || names[next..].contains(name))
 }
 
 #[cfg(test)]
@@ -210,10 +220,16 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings:?}");
         let (all, _) = rewritten("profiles: [{name: prefill}, {name: decode}, {name: encode}]");
         assert!(all.contains("encode: always-disagg-multimodal-decider"), "{all}");
-        for other in
-            ["[{name: decode}]", "[{name: prefill}, {name: encode}]", "[{name: a}, {name: decode}]"]
-        {
-            assert_eq!(rewritten(&format!("profiles: {other}")).0, "[]\n");
+        assert_eq!(rewritten("profiles: [{name: decode}]").0, "[]\n");
+    }
+
+    #[test]
+    fn other_profiles_have_no_handler() {
+        for names in ["prefill}, {name: encode", "a}, {name: decode"] {
+            let text = format!("profiles: [{{name: {names}}}]");
+            let value = serde_yaml::from_str(&text).unwrap();
+            let fault = rewrite(value, &registry(), drop).unwrap_err();
+            assert!(fault.message.starts_with("no profile handler configured"), "{fault:?}");
         }
     }
 
