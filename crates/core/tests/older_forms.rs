@@ -110,7 +110,11 @@ fn errors_name_the_place_in_the_older_form() {
             "profiles:\n- name: p\n  plugins: {score: {enabled: [{name: decode-filter}]}}\n",
             "c.yaml:3:32: profiles[0].plugins.score.enabled[0].name: plugin 'decode-filter' is no scorer",
         ),
-        ("profiles: [{name: a}, {name: b}]", "c.yaml:1:1: profiles: no profile handler configured"),
+        (
+            "profiles: [{name: a}, {name: b}]",
+            "c.yaml:1:1: profiles: no profile handler configured: several profiles need one, and \
+             this form has one only for profiles named decode, prefill and encode",
+        ),
     ] {
         assert_eq!(try_text(text).unwrap_err(), expected);
     }
