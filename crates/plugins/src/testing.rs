@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use inlane_core::columns::{Attribute, Col, Columns, InFlight};
-use inlane_core::decision::{Decision, PluginError, ProfileRun, Rejection};
+use inlane_core::decision::{Decision, PluginError, ProfileIx, ProfileRun, Rejection};
 use inlane_core::effect::{Effect, Effects};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
-use inlane_core::plugin::{Candidates, Cycle, LoadSource, Producing, Roles, Settled, Ticket};
-use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Schema};
+use inlane_core::plugin::{
+    Candidates, Cycle, LoadSource, Producing, Roles, Round, Settled, Ticket,
+};
+use inlane_core::registry::{Build, BuildError, DataUse, KeptState, Params, Peers, Schema};
 use inlane_core::request::Request;
 use inlane_core::state::CycleState;
 
@@ -35,7 +37,22 @@ pub(crate) struct World {
     pub(crate) tickets: Vec<(u16, Ticket)>,
     pub(crate) now_ms: u64,
     pub(crate) seed: u64,
+    /// What has been built, by name.
+    built: BTreeMap<&'static str, Roles>,
     next_instance: u16,
+}
+
+/// What has been built before, for plugins that refer to others.
+struct Earlier<'a>(&'a BTreeMap<&'static str, Roles>);
+
+impl Peers for Earlier<'_> {
+    fn roles(&self, name: &str) -> Option<&Roles> {
+        self.0.get(name)
+    }
+
+    fn of_type(&self, type_name: &str) -> Vec<&str> {
+        self.0.keys().copied().filter(|name| *name == type_name).collect()
+    }
 }
 
 impl World {
@@ -77,6 +94,7 @@ impl World {
             tickets: Vec::new(),
             now_ms: 0,
             seed: 1,
+            built: BTreeMap::new(),
             next_instance: 0,
         }
     }
@@ -89,15 +107,31 @@ impl World {
             (!parameters.is_empty()).then(|| serde_yaml::from_str(parameters).expect("YAML"));
         let instance = self.next_instance;
         self.next_instance += 1;
-        let mut build =
-            Build::new(plugin.name, plugin.name, instance, &mut self.schema, &self.kept);
+        let earlier = Earlier(&self.built);
+        let build = Build::new(plugin.name, plugin.name, instance, &mut self.schema, &self.kept);
+        let mut build = build.among(&earlier);
         let roles = (plugin.build)(&mut build, &Params::new(value))?;
         let (data, warnings) = build.finish();
+        self.built.insert(plugin.name, roles.clone());
         self.state = self.schema.states.instantiate();
         if let Some(role) = &roles.per_topology {
             self.settled.set(instance, role.settle(&self.endpoints));
         }
         Ok(Built { roles, data, warnings })
+    }
+
+    /// The instance built last.
+    pub(crate) fn last_instance(&self) -> u16 {
+        self.next_instance - 1
+    }
+
+    /// Gives an endpoint a port of its own.
+    pub(crate) fn relocate(&mut self, endpoint: EndpointIx, port: u16) {
+        let mut endpoints = self.endpoints.as_slice().to_vec();
+        let moved = &mut endpoints[endpoint as usize];
+        moved.port = port;
+        moved.host_port = Endpoint::join_host_port(&moved.address, port);
+        self.endpoints = EndpointSet::new(1, endpoints);
     }
 
     /// The column of `T` that `producer` fills.
@@ -178,6 +212,12 @@ impl World {
         producer.produce(&cx, &mut self.columns, &mut self.state)
     }
 
+    /// A decision in which the profiles have not run yet.
+    pub(crate) fn decision(profiles: &[&str]) -> Decision {
+        let run = |name: &&str| ProfileRun { name: name.to_string(), ..Default::default() };
+        Decision { profiles: profiles.iter().map(run).collect(), ..Decision::default() }
+    }
+
     /// The effects of a choice; the first result is the primary one.
     pub(crate) fn choose(
         &self,
@@ -204,6 +244,35 @@ impl World {
         for effect in effects {
             hook.apply(&self.cycle(request), effect);
         }
+    }
+}
+
+/// Runs a handler to its end; `found` are the targets of a profile. Answers with what every round
+/// ran.
+pub(crate) fn rounds(
+    built: &Built,
+    cx: &Cycle<'_>,
+    decision: &mut Decision,
+    found: impl Fn(ProfileIx) -> Vec<EndpointIx>,
+) -> Vec<Vec<ProfileIx>> {
+    let handler = built.roles.handler.as_ref().expect("a handler");
+    let mut rounds = Vec::new();
+    loop {
+        let mut round = Round::default();
+        handler.next(cx, decision, &mut round).expect("a round");
+        for &ix in &round.skip {
+            decision.profiles[usize::from(ix)].skipped = true;
+        }
+        if round.run.is_empty() {
+            return rounds;
+        }
+        for &ix in &round.run {
+            let run = &mut decision.profiles[usize::from(ix)];
+            assert!(!run.ran, "profile {ix} runs twice");
+            run.targets = found(ix);
+            (run.ran, run.failed) = (true, run.targets.is_empty());
+        }
+        rounds.push(round.run);
     }
 }
 

@@ -9,6 +9,7 @@
 //! All with seed 0. The last block of a prompt may be shorter than the others and counts as one.
 //! The scheme is llm-d-router's, so that hashes agree bit for bit.
 
+use inlane_core::request::{BlockUnit, Prompt};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 /// Token ids that are put into bytes at a time.
@@ -31,6 +32,29 @@ pub fn chain(previous: u64, content: u64) -> u64 {
     bytes[..8].copy_from_slice(&content.to_le_bytes());
     bytes[8..].copy_from_slice(&previous.to_le_bytes());
     xxh64(&bytes, 0)
+}
+
+/// Appends the chained hashes of at most `limit` blocks of a prompt. A prompt that was packed into
+/// blocks of another size has none: they cannot be compared.
+pub fn chain_prompt(
+    seed: u64,
+    prompt: &Prompt<'_>,
+    unit: BlockUnit,
+    limit: usize,
+    out: &mut Vec<u64>,
+) {
+    match (*prompt, unit) {
+        (Prompt::Tokens(ids), BlockUnit::Tokens(block)) => {
+            chain_tokens(seed, ids, block as usize, limit, out);
+        }
+        (Prompt::Tokens(ids), BlockUnit::Bytes(block)) => {
+            chain_token_bytes(seed, ids, block as usize, limit, out);
+        }
+        (Prompt::Blocks { unit: packed, contents, .. }, _) if packed == unit => {
+            chain_contents(seed, contents, limit, out);
+        }
+        (Prompt::Blocks { .. }, _) => {}
+    }
 }
 
 /// Appends the chained hashes of at most `limit` blocks with the given contents.

@@ -12,7 +12,7 @@ use inlane_core::plugin::{Collector, Cycle, DataProducer, PostChoice, Producing,
 use inlane_core::registry::{
     Build, BuildError, CORE_METRICS_EXTRACTOR, TOKENIZED_PROMPT, metric_keys,
 };
-use inlane_core::request::{BlockUnit, Prompt, Request};
+use inlane_core::request::{BlockUnit, Request};
 use inlane_core::state::{CycleData, CycleState, StateSlot};
 use inlane_segment::table::MAX_SLOTS;
 
@@ -99,20 +99,7 @@ impl PrefixProducer {
         let limit = self.settings.limit(unit);
         let seed = hash::seed(request.target_model, request.cache_salt);
         for prompt in request.prompts {
-            let out = &mut state.hashes;
-            match (*prompt, unit) {
-                (Prompt::Tokens(ids), BlockUnit::Tokens(block)) => {
-                    hash::chain_tokens(seed, ids, block as usize, limit, out);
-                }
-                (Prompt::Tokens(ids), BlockUnit::Bytes(block)) => {
-                    hash::chain_token_bytes(seed, ids, block as usize, limit, out);
-                }
-                // Blocks of another size cannot be compared: as if not tokenized.
-                (Prompt::Blocks { unit: packed, contents, .. }, _) if packed == unit => {
-                    hash::chain_contents(seed, contents, limit, out);
-                }
-                (Prompt::Blocks { .. }, _) => {}
-            }
+            hash::chain_prompt(seed, prompt, unit, limit, &mut state.hashes);
             state.ends.push(state.hashes.len());
         }
     }
