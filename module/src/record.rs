@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use inlane_core::decision::Decision;
 use inlane_core::plan::Plan;
+use inlane_core::record::Inputs;
 use parking_lot::Mutex;
 
 /// Bytes that the decisions of one worker may take; large pools keep fewer.
@@ -47,6 +48,8 @@ pub struct Entry {
     pub plan: Option<Arc<Plan>>,
     /// The decision.
     pub decision: Decision,
+    /// What it was made of, where that is recorded.
+    pub inputs: Option<Box<Inputs>>,
 }
 
 impl Entry {
@@ -66,6 +69,7 @@ impl Entry {
             topology_generation: 0,
             plan: None,
             decision: Decision::default(),
+            inputs: None,
         }
     }
 }

@@ -77,6 +77,9 @@ pub struct Settings {
     pub removal_grace: Duration,
     /// Decisions that `/debug/decisions` remembers per worker.
     pub recorded_decisions: usize,
+    /// Whether `/debug/records` can give out what decisions were made of. Costs a copy of the
+    /// columns per decision.
+    pub record_inputs: bool,
     /// Whether control headers that a client sends are removed.
     pub strip_control_headers: bool,
     /// For drills: a request with this header and the value `panic` makes its decision panic.
@@ -99,6 +102,7 @@ impl Default for Settings {
             stale_metrics: StaleMetrics::default(),
             removal_grace: Duration::from_secs(10),
             recorded_decisions: 128,
+            record_inputs: false,
             strip_control_headers: true,
             fault_injection_header: String::new(),
         }

@@ -11,6 +11,7 @@ use inlane_core::columns::Metrics;
 use inlane_core::cycle::Scratch;
 use inlane_core::effect::TokenRelease;
 use inlane_core::endpoint::{EndpointIx, EndpointSet};
+use inlane_core::plan::Plan;
 use inlane_core::rng::Rng;
 use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
 use prometheus::IntCounter;
@@ -38,6 +39,8 @@ pub struct Worker {
     runtime: Weak<Runtime>,
     epoch: u64,
     scratch: Option<Scratch>,
+    /// The same for the shadow configuration.
+    shadow: Option<Scratch>,
     /// Streams between decision and end.
     pub records: Records,
     /// Where decisions are logged.
@@ -92,6 +95,7 @@ impl Worker {
             runtime: Arc::downgrade(runtime),
             epoch: 0,
             scratch: None,
+            shadow: None,
             records: Records::default(),
             ring: runtime.log.ring(),
             first: Metrics::default(),
@@ -129,6 +133,17 @@ impl Worker {
     /// Gives the scratch memory back.
     pub fn put_scratch(&mut self, scratch: Scratch) {
         self.scratch = Some(scratch);
+    }
+
+    /// Takes the scratch memory of the shadow configuration. Give it back with
+    /// [`put_shadow`](Self::put_shadow).
+    pub fn take_shadow(&mut self, plan: &Plan) -> Scratch {
+        self.shadow.take().unwrap_or_else(|| Scratch::new(plan))
+    }
+
+    /// Gives the shadow's scratch memory back.
+    pub fn put_shadow(&mut self, scratch: Scratch) {
+        self.shadow = Some(scratch);
     }
 
     /// A scanner for one body.

@@ -21,6 +21,10 @@ enum Command {
     Check(inlane_cli::check::Args),
     /// Print a configuration of any accepted form in today's form
     Convert(inlane_cli::convert::Args),
+    /// Show why a request went where it went
+    Explain(inlane_cli::explain::Args),
+    /// Make recorded decisions again, with their own configuration or another one
+    Replay(inlane_cli::replay::Args),
 }
 
 fn main() -> ExitCode {
@@ -28,5 +32,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => inlane_cli::demo::run(&args),
         Command::Check(args) => inlane_cli::check::run(&args, &inlane_plugins::registry()),
         Command::Convert(args) => inlane_cli::convert::run(&args, &inlane_plugins::registry()),
+        Command::Explain(args) => inlane_cli::explain::run(&args, &inlane_plugins::registry()),
+        Command::Replay(args) => inlane_cli::replay::run(&args, &inlane_plugins::registry()),
     }
 }

@@ -11,6 +11,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::record::exact;
+
 /// The engine's metrics of each endpoint, as last scraped.
 ///
 /// All vectors have one entry per endpoint of the set.
@@ -37,6 +42,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    fn copy_from(&mut self, other: &Self) {
+        let Self { waiting, running, kv_usage, adapters, with_adapters, fresh, .. } = other;
+        self.waiting.clone_from(waiting);
+        self.running.clone_from(running);
+        self.kv_usage.clone_from(kv_usage);
+        self.cache_block_size.clone_from(&other.cache_block_size);
+        self.cache_num_blocks.clone_from(&other.cache_num_blocks);
+        self.adapters.clone_from(adapters);
+        self.with_adapters = *with_adapters;
+        self.fresh.clone_from(fresh);
+    }
+
     /// Sets the number of endpoints; every value becomes 0 and fresh.
     pub fn reset(&mut self, len: usize) {
         fn fill<T: Clone>(column: &mut Vec<T>, len: usize, value: T) {
@@ -56,7 +73,7 @@ impl Metrics {
 
 /// Adapters of one endpoint. A set has bit `i` for the name at `i` of
 /// [`EndpointSet::adapters`](crate::endpoint::EndpointSet::adapters).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Adapters {
     /// Adapters running.
     pub active: u64,
@@ -71,7 +88,7 @@ pub struct Adapters {
 }
 
 /// How much of a request's prefix an endpoint holds.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PrefixMatch {
     /// Blocks of the prompts that the endpoint holds (tier-weighted with a precise producer).
     pub match_blocks: u32,
@@ -84,7 +101,7 @@ pub struct PrefixMatch {
 }
 
 /// Requests and tokens now in flight on an endpoint, and the ledger word they were read from.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct InFlight {
     /// Requests booked and not yet released.
     pub requests: u32,
@@ -95,7 +112,7 @@ pub struct InFlight {
 }
 
 /// Projected cost of this request on an endpoint, in tokens that its cache does not cover.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct UncachedTokens(
     /// Tokens.
     pub i64,
@@ -103,7 +120,7 @@ pub struct UncachedTokens(
 
 /// Blocks of a request's prefix that an endpoint holds, by the tier they are in. Each count is that
 /// of a contiguous run from the first block on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CachedTiers {
     /// In accelerator memory.
     pub gpu: u32,
@@ -116,26 +133,30 @@ pub struct CachedTiers {
 }
 
 /// Predicted latency of this request on an endpoint, and what the client's targets leave of it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct LatencyInfo {
     /// Whether the predicted time to first token is within the target.
     pub ttft_valid: bool,
     /// Whether the predicted time per output token is within the target.
     pub tpot_valid: bool,
     /// Target minus predicted time to first token, ms.
+    #[serde(with = "exact")]
     pub ttft_headroom: f64,
     /// Target minus predicted time per output token, ms.
+    #[serde(with = "exact")]
     pub tpot_headroom: f64,
     /// Predicted time to first token, ms.
+    #[serde(with = "exact")]
     pub ttft: f64,
     /// Predicted time per output token, ms.
+    #[serde(with = "exact")]
     pub tpot: f64,
     /// Requests that this scheduler has running on the endpoint.
     pub dispatched: u32,
 }
 
 /// How many of a request's media items an endpoint has encoded before, by size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EncoderMatch {
     /// Total size of the items that it has.
     pub matched: u64,
@@ -144,7 +165,7 @@ pub struct EncoderMatch {
 }
 
 /// Where an endpoint stands, as hashes of the names; 0 = not known. Equal names have equal hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Topology {
     /// Host.
     pub host: u64,
@@ -170,14 +191,17 @@ impl Topology {
 
 /// A custom metric. Its data key is the metric's own name, see
 /// [`Build::scalar`](crate::registry::Build::scalar).
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Scalar(
     /// The value.
+    #[serde(with = "exact")]
     pub f64,
 );
 
 /// A kind of attribute that producers publish, one optional value per endpoint.
-pub trait Attribute: Copy + fmt::Debug + Send + Sync + 'static {
+pub trait Attribute:
+    Copy + fmt::Debug + Send + Sync + Serialize + DeserializeOwned + 'static
+{
     /// Name of the data key, as configuration errors print it.
     const KEY: &'static str;
     /// The table of this kind.
@@ -239,6 +263,11 @@ impl<T: Clone> Table<T> {
     }
 }
 
+/// Does something for each kind of attribute.
+pub(crate) trait KindVisitor {
+    fn visit<T: Attribute>(&mut self);
+}
+
 macro_rules! attributes {
     ($($field:ident: $kind:ty = $key:literal),+ $(,)?) => {
         /// All numbers of one decision.
@@ -256,6 +285,18 @@ macro_rules! attributes {
                 self.len = len;
                 self.metrics.reset(len);
                 $(self.$field.reset(len);)+
+            }
+
+            /// Becomes a copy of `other` in the memory that is there.
+            pub fn copy_from(&mut self, other: &Self) {
+                self.len = other.len;
+                self.metrics.copy_from(&other.metrics);
+                $(self.$field.columns.clone_from(&other.$field.columns);)+
+            }
+
+            /// Calls `visitor` once for each kind of attribute.
+            pub(crate) fn visit_kinds(visitor: &mut impl KindVisitor) {
+                $(visitor.visit::<$kind>();)+
             }
         }
 

@@ -16,6 +16,7 @@
 //! * [`plan`] is a configuration applied to a pool, ready for decisions.
 //! * [`cycle`] makes them.
 //! * [`decision`] is the outcome, with everything needed to explain it.
+//! * [`explain`] shows one, [`record`] writes one down and repeats it.
 //! * [`effect`] is what a decision asks its caller to do: book an endpoint, remember a prefix,
 //!   set a header.
 //! * [`exposition`] is how plugins show numbers of their own.
@@ -31,9 +32,11 @@ pub mod cycle;
 pub mod decision;
 pub mod effect;
 pub mod endpoint;
+pub mod explain;
 pub mod exposition;
 pub mod plan;
 pub mod plugin;
+pub mod record;
 pub mod registry;
 pub mod request;
 pub mod rng;

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::columns::Columns;
 use crate::config::LoadedConfig;
 use crate::cycle::guard::isolate;
@@ -18,7 +20,8 @@ use crate::plugin::{Candidates, Cycle, Settled};
 use crate::request::Request;
 
 /// What a scorer that reads metrics gives an endpoint whose metrics are stale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum StaleMetrics {
     /// The mean of the scores of the endpoints with fresh metrics. An endpoint that was never
     /// scraped then looks average instead of idle. With no fresh endpoint at all nobody is scored.

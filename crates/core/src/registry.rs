@@ -399,7 +399,8 @@ impl<'a> Build<'a> {
 
     /// Declares per-cycle state.
     pub fn cycle_state<T: CycleData>(&mut self) -> StateSlot<T> {
-        self.schema.states.declare()
+        let owner = format!("{}/{}", self.type_name, self.name);
+        self.schema.states.declare(&owner)
     }
 
     /// State that outlives a reload. The key is the instance's type and name, and `variant`,

@@ -104,6 +104,27 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The document of an endpoint set; what a set does not know of its pool is left out.
+    pub fn of(set: &EndpointSet) -> Self {
+        let endpoints = set.as_slice().iter().map(|e| TopologyEndpoint {
+            namespace: e.namespace.clone(),
+            name: e.name.clone(),
+            pod_name: e.pod_name.clone(),
+            address: e.address.clone(),
+            port: e.port,
+            rank: e.rank,
+            labels: e.labels.clone(),
+            slot: e.slot.index,
+            slot_generation: e.slot.generation,
+        });
+        Self {
+            endpoints: endpoints.collect(),
+            adapters: set.adapters().to_vec(),
+            scalars: set.scalars().to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// The endpoint set of this document.
     pub fn endpoint_set(&self, generation: u64) -> EndpointSet {
         let endpoints = self.endpoints.iter().map(|e| Endpoint {

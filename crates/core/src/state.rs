@@ -1,17 +1,33 @@
 //! Per-cycle state: what a plugin carries from one of its hooks to the next within a request.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+
+use serde::{Deserialize, Serialize};
 
 /// State that lives for one decision and is reused by the next.
 pub trait CycleData: Any + Default + Send {
     /// Forgets the last request, keeps the memory.
     fn clear(&mut self);
+
+    /// Appends what filters, scorers, pickers and handlers read of it, so that a recorded decision
+    /// can be repeated. State that only effects read needs no record.
+    fn record(&self, words: &mut Vec<u64>) {
+        let _ = words;
+    }
+
+    /// Takes over what [`record`](Self::record) wrote; the words may come from anywhere.
+    fn restore(&mut self, words: &[u64]) {
+        let _ = words;
+    }
 }
 
 trait AnyData: Any + Send {
     fn clear(&mut self);
+    fn record(&self, words: &mut Vec<u64>);
+    fn restore(&mut self, words: &[u64]);
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
 }
@@ -19,6 +35,12 @@ trait AnyData: Any + Send {
 impl<T: CycleData> AnyData for T {
     fn clear(&mut self) {
         CycleData::clear(self);
+    }
+    fn record(&self, words: &mut Vec<u64>) {
+        CycleData::record(self, words);
+    }
+    fn restore(&mut self, words: &[u64]) {
+        CycleData::restore(self, words);
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -51,7 +73,13 @@ impl<T> fmt::Debug for StateSlot<T> {
 /// Declares the states of a configuration; makes a [`CycleState`] per worker.
 #[derive(Default, Clone)]
 pub struct StateLayout {
-    make: Vec<fn() -> Box<dyn AnyData>>,
+    make: Vec<Declared>,
+}
+
+#[derive(Clone)]
+struct Declared {
+    owner: String,
+    make: fn() -> Box<dyn AnyData>,
 }
 
 impl fmt::Debug for StateLayout {
@@ -61,25 +89,33 @@ impl fmt::Debug for StateLayout {
 }
 
 impl StateLayout {
-    /// Declares a state of type `T`.
-    pub fn declare<T: CycleData>(&mut self) -> StateSlot<T> {
+    /// Declares a state of type `T` that belongs to `owner`.
+    pub fn declare<T: CycleData>(&mut self, owner: &str) -> StateSlot<T> {
         let index = u16::try_from(self.make.len()).unwrap_or(u16::MAX);
-        self.make.push(|| Box::new(T::default()));
+        self.make.push(Declared { owner: owner.to_owned(), make: || Box::new(T::default()) });
         StateSlot { index, kind: PhantomData }
+    }
+
+    /// The owners of the states, in the order of declaration.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.make.iter().map(|declared| declared.owner.as_str())
     }
 
     /// Makes the states.
     pub fn instantiate(&self) -> CycleState {
-        CycleState { states: self.make.iter().map(|make| make()).collect(), attributes: Vec::new() }
+        CycleState {
+            states: self.make.iter().map(|declared| (declared.make)()).collect(),
+            attributes: Vec::new(),
+        }
     }
 }
 
 /// A text that a plugin found out about a request, for others to read: a session id, the identity
 /// of an agent.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestAttribute {
     /// What it is.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Instance that published it; empty = nobody in particular.
     pub producer: String,
     /// The text.
@@ -106,6 +142,20 @@ impl CycleState {
             state.clear();
         }
         self.attributes.clear();
+    }
+
+    /// Writes down the state at `index`, see [`CycleData::record`].
+    pub fn record(&self, index: usize, words: &mut Vec<u64>) {
+        if let Some(state) = self.states.get(index) {
+            state.record(words);
+        }
+    }
+
+    /// Brings the state at `index` back.
+    pub fn restore(&mut self, index: usize, words: &[u64]) {
+        if let Some(state) = self.states.get_mut(index) {
+            state.restore(words);
+        }
     }
 
     /// The request attribute that `producer` published as `name`.
@@ -159,7 +209,7 @@ mod tests {
     #[test]
     fn states_are_separate_and_cleared() {
         let mut layout = StateLayout::default();
-        let (a, b) = (layout.declare::<Hashes>(), layout.declare::<Hashes>());
+        let (a, b) = (layout.declare::<Hashes>("a"), layout.declare::<Hashes>("b"));
         let mut state = layout.instantiate();
         state.get_mut(a).unwrap().0.push(1);
         assert!(state.get(b).unwrap().0.is_empty());

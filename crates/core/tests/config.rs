@@ -410,3 +410,35 @@ schedulingProfiles:
     // With a kind it is the current form, which has no such field.
     assert!(try_config("profiles: []").unwrap_err().contains("unknown field `profiles`"));
 }
+
+#[test]
+fn a_shadow_is_a_configuration_of_its_own() {
+    let config = config(
+        "
+plugins: [{type: queue-scorer}]
+shadow:
+  fraction: 0.25
+  config:
+    plugins: [{type: kv-cache-utilization-scorer}, {type: queue-scorer}]
+",
+    );
+    let shadow = config.shadow.unwrap();
+    assert_eq!(shadow.fraction, 0.25);
+    assert_eq!(shadow.config.profiles[0].scorers.len(), 2);
+    assert_eq!(config.profiles[0].scorers.len(), 1);
+}
+
+#[test]
+fn faults_of_a_shadow_name_their_place() {
+    let error = |shadow: &str| {
+        try_config(&format!("plugins: [{{type: queue-scorer}}]\nshadow: {shadow}")).unwrap_err()
+    };
+    let unknown = error("{config: {plugins: [{type: ghost}]}}");
+    assert!(unknown.contains("shadow.config.plugins[0].type"), "{unknown}");
+    assert!(unknown.starts_with("c.yaml:4:"), "{unknown}");
+    let fraction = error("{fraction: 2, config: {plugins: []}}");
+    assert!(fraction.contains("shadow.fraction"), "{fraction}");
+    assert!(error("{}").contains("shadow.config"));
+    let nested = error("{config: {shadow: {config: {}}}}");
+    assert!(nested.contains("no shadow of its own"), "{nested}");
+}

@@ -2,13 +2,11 @@
 
 use std::cmp::Reverse;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::record::Entry;
 use crate::runtime::Runtime;
-use inlane_core::decision::{ProfileIx, ProfileRun};
-use inlane_core::endpoint::EndpointIx;
-use inlane_core::plan::Plan;
+use inlane_core::explain::Explanation;
 
 /// Decisions shown unless the query asks for another number.
 const LIMIT: usize = 100;
@@ -57,59 +55,10 @@ fn decision(entry: &Entry) -> Value {
     let Some(plan) = &entry.plan else { return page };
     page["config_generation"] = entry.config_generation.into();
     page["topology_generation"] = entry.topology_generation.into();
-    if let Some(target) = entry.decision.target().and_then(|ix| plan.endpoints().get(ix)) {
-        page["endpoint"] = target.id.clone().into();
-        page["destination"] = target.host_port.clone().into();
-    }
-    let profiles = entry.decision.profiles.iter().zip(0..).filter(|(run, _)| run.ran);
-    page["profiles"] = profiles.map(|(run, ix)| profile(plan, ix, run)).collect();
-    if let Some(primary) = entry.decision.primary_run() {
-        page["primary_profile"] = primary.name.clone().into();
+    // Strings and numbers always have a JSON form.
+    let explained = serde_json::to_value(Explanation::of(plan, &entry.decision, &entry.error));
+    if let (Some(page), Ok(Value::Object(fields))) = (page.as_object_mut(), explained) {
+        page.extend(fields);
     }
     page
-}
-
-fn profile(plan: &Plan, ix: ProfileIx, run: &ProfileRun) -> Value {
-    let config = plan.config();
-    let id = |ix: EndpointIx| plan.endpoints().get(ix).map_or("", |e| e.id.as_str());
-    let ids = |list: &[EndpointIx]| list.iter().map(|ix| id(*ix)).collect::<Vec<_>>();
-    let Some(profile) = config.profiles.get(usize::from(ix)) else { return Value::Null };
-    let scorers: Vec<_> = profile
-        .scorers
-        .iter()
-        .map(|scorer| (plan.plugin_name(scorer.plugin), scorer.weight))
-        .collect();
-    let endpoints = run.candidates.iter().zip(&run.totals).enumerate().map(|(row, (ix, total))| {
-        let scores: Map<String, Value> = scorers
-            .iter()
-            .zip(&run.scores)
-            .map(|((name, _), scores)| {
-                let score = scores.get(row).copied().filter(|score| !score.is_nan());
-                ((*name).to_owned(), score.map_or(Value::Null, Value::from))
-            })
-            .collect();
-        json!({ "endpoint": id(*ix), "scores": scores, "total": total })
-    });
-    let statics = plan.static_rejections(ix).iter();
-    let rejected = statics.chain(&run.rejections).map(|rejection| {
-        let filter = profile.filters.get(usize::from(rejection.filter));
-        json!({
-            "endpoint": id(rejection.endpoint),
-            "filter": filter.map_or("", |plugin| plan.plugin_name(*plugin)),
-            "reason": rejection.reason,
-        })
-    });
-    json!({
-        "name": run.name,
-        "failed": run.failed,
-        "scorers": scorers.iter().map(|(n, w)| json!({"name": n, "weight": w})).collect::<Value>(),
-        "picker": plan.plugin_name(profile.picker),
-        "endpoints": endpoints.collect::<Value>(),
-        "rejected": rejected.collect::<Value>(),
-        "picked": ids(&run.targets),
-        "ranking": ids(&run.ranking),
-        "plugin_errors": run.errors.iter().map(|(plugin, error)| {
-            json!({"plugin": plan.plugin_name(*plugin), "error": error.to_string()})
-        }).collect::<Value>(),
-    })
 }

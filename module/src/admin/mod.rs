@@ -6,6 +6,7 @@
 mod decisions;
 mod page;
 mod pool;
+pub(crate) mod records;
 mod text;
 
 use std::sync::Arc;
@@ -48,12 +49,15 @@ impl Admin {
             ("GET", "/metrics") => Page::metrics(text::render(runtime)),
             ("GET", "/healthz") => text::health(runtime),
             ("GET", "/debug/decisions") => Page::json(&decisions::page(runtime, query)),
+            ("GET", "/debug/records") => Page::lines(records::page(runtime)),
             ("GET", "/debug/pool") => Page::json(&pool::page(runtime)),
             ("POST", "/debug/prefix/reset") => Page::json(&pool::reset_prefixes(runtime)),
             ("GET", "/") => Page::text(200, INDEX),
-            (_, "/metrics" | "/healthz" | "/debug/decisions" | "/debug/pool" | "/") => {
-                Page::not_allowed("GET")
-            }
+            (
+                _,
+                "/metrics" | "/healthz" | "/debug/decisions" | "/debug/records" | "/debug/pool"
+                | "/",
+            ) => Page::not_allowed("GET"),
             (_, "/debug/prefix/reset") => Page::not_allowed("POST"),
             _ => Page::text(404, "no such page; see /\n"),
         }
@@ -64,6 +68,7 @@ const INDEX: &str = "Inlane
 GET  /metrics              Prometheus text
 GET  /healthz              200 when decisions can be made
 GET  /debug/decisions      the last decisions with their score tables (?request_id=, ?limit=)
+GET  /debug/records        what they were made of, for `inlane replay` (setting recordInputs)
 GET  /debug/pool           endpoints, their numbers and ages, generations, bookings
 POST /debug/prefix/reset   forget which pod holds which prefix
 ";

@@ -22,6 +22,10 @@ impl Page {
         Self { status: 200, kind: "application/json", allow: None, body }
     }
 
+    pub(super) fn lines(body: Vec<u8>) -> Self {
+        Self { status: 200, kind: "application/x-ndjson", allow: None, body }
+    }
+
     pub(super) fn metrics(body: Vec<u8>) -> Self {
         Self { status: 200, kind: "text/plain; version=0.0.4", allow: None, body }
     }

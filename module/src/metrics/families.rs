@@ -10,6 +10,7 @@ use super::labels::{ModelLabels, Names};
 use super::make::{Maker, Twin, old};
 use super::requests::RequestFamilies;
 use super::series::ModelSeries;
+use super::shadow::ShadowFamilies;
 use crate::scheduler::Step;
 
 /// Every family of the module.
@@ -25,6 +26,8 @@ pub struct Families {
     attempts: IntCounterVec,
     attempts_deprecated: IntCounterVec,
     steps: [IntCounter; 2],
+    /// The shadow configuration.
+    pub shadow: ShadowFamilies,
     /// Decisions repeated because a booking conflicted.
     pub conflicts: IntCounter,
     /// Attempts that went to another endpoint after one failed.
@@ -68,6 +71,7 @@ impl Families {
         info.with_label_values(&["", env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             requests: RequestFamilies::new(&m)?,
+            shadow: ShadowFamilies::new(&m)?,
             processing: m.histogram(
                 "llm_d_epp_request_processing_duration_seconds",
                 "[ALPHA] Time from receipt of a request to its release or refusal in seconds.",

@@ -10,6 +10,7 @@ mod labels;
 mod make;
 mod requests;
 mod series;
+mod shadow;
 
 pub use families::Families;
 pub use labels::ModelLabels;

@@ -29,7 +29,7 @@ use inlane_plugins::prefix::PrefixIndex;
 use parking_lot::Mutex;
 
 pub use host_changes::{Clusters, HostChange, HostOperations, PodsHosts, Wake};
-pub use served::{Served, Serving, Unserved, slot_generation};
+pub use served::{Served, Serving, ShadowPlan, Unserved, slot_generation};
 #[cfg(test)]
 pub(crate) use watcher::Watcher;
 

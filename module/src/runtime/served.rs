@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use inlane_core::columns::{Adapters, Col, Columns, InFlight, Metrics, Scalar};
+use inlane_core::config::LoadedConfig;
+use inlane_core::effect::PluginIx;
 use inlane_core::endpoint::{EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
@@ -32,11 +34,46 @@ impl Unserved {
     }
 }
 
+/// A second configuration applied to the same endpoints.
+#[derive(Debug)]
+pub struct ShadowPlan {
+    /// Configuration and endpoints.
+    pub plan: Plan,
+    /// Share of the requests that it sees, 0 to 1.
+    pub fraction: f64,
+    /// Custom metrics of the configuration, by place in a row.
+    pub scalars: Vec<(Col<Scalar>, usize)>,
+    /// Instances whose state the first configuration does not have: they learn here.
+    pub learners: Vec<PluginIx>,
+}
+
+impl ShadowPlan {
+    /// The shadow of `config`, if it has one.
+    pub fn of(config: &LoadedConfig, endpoints: &Arc<EndpointSet>) -> Option<Self> {
+        let shadow = config.shadow.as_ref()?;
+        let known = |name: &str, type_name: &str| {
+            config.plugins.iter().any(|p| p.name == name && p.type_name == type_name)
+        };
+        let post_choice = shadow.config.post_choice.iter().copied();
+        let learners = post_choice
+            .filter(|&ix| shadow.config.plugin(ix).is_some_and(|p| !known(&p.name, p.type_name)));
+        let plan = Plan::new(Arc::clone(&shadow.config), Arc::clone(endpoints));
+        Some(Self {
+            learners: learners.collect(),
+            scalars: scalar_places(&plan),
+            plan,
+            fraction: shadow.fraction,
+        })
+    }
+}
+
 /// Everything a worker needs for a decision; immutable, swapped as a whole.
 #[derive(Debug)]
 pub struct Serving {
     /// Configuration and endpoints.
     pub plan: Arc<Plan>,
+    /// A second configuration that sees the same requests.
+    pub shadow: Option<ShadowPlan>,
     /// The rows.
     pub snapshot: Snapshot,
     /// Columns of the custom metrics that the plan reads, and where in a row each is.
@@ -61,9 +98,20 @@ impl Serving {
     /// is marked as not fresh. One pass over the rows, a few nanoseconds each; a second cache line
     /// of each is read only where the plan reads custom metrics.
     pub fn fill_metrics(&self, columns: &mut Columns, now_ms: u64, stale_after_ms: u64) {
+        self.fill_rows(&self.scalars, columns, now_ms, stale_after_ms);
+    }
+
+    /// The same for a configuration whose custom metrics are `scalars`.
+    pub fn fill_rows(
+        &self,
+        scalars: &[(Col<Scalar>, usize)],
+        columns: &mut Columns,
+        now_ms: u64,
+        stale_after_ms: u64,
+    ) {
         for (ix, endpoint) in self.endpoints().as_slice().iter().enumerate() {
             let index = endpoint.slot.index;
-            let row = if self.scalars.is_empty() {
+            let row = if scalars.is_empty() {
                 let mut words = [0; ROW_PREFIX];
                 let read = self.snapshot.row(index, &mut words);
                 read.then(|| MetricsRow::from_prefix(&words))
@@ -77,7 +125,7 @@ impl Serving {
                 continue;
             };
             fill(&mut columns.metrics, ix, &row, now_ms, stale_after_ms);
-            for &(col, place) in &self.scalars {
+            for &(col, place) in scalars {
                 let value = row.scalars.get(place).filter(|value| value.is_finite());
                 columns.get_mut(col)[ix] = value.copied().map(Scalar);
             }
@@ -93,8 +141,11 @@ impl Serving {
             metrics.cache_block_size[0] = row.cache_block_size;
             metrics.cache_num_blocks[0] = row.cache_num_blocks;
         }
-        let unit = self.plan.block_unit(metrics, 0)?;
-        Some((unit, self.plan.block_limit(unit)))
+        // A body is cut into blocks once: a shadow that wants another size finds no blocks.
+        let shadow = self.shadow.as_ref().map(|shadow| &shadow.plan);
+        let plans = || std::iter::once(&*self.plan).chain(shadow);
+        let unit = plans().find_map(|plan| plan.block_unit(metrics, 0))?;
+        Some((unit, plans().map(|plan| plan.block_limit(unit)).max().unwrap_or(0)))
     }
 
     /// The row of one endpoint.

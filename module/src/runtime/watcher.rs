@@ -16,7 +16,7 @@ use inlane_core::snapshot::{ConfigDocument, Pool, Topology};
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
 use super::Runtime;
-use super::served::{Served, Serving, Unserved, scalar_places};
+use super::served::{Served, Serving, ShadowPlan, Unserved, scalar_places};
 use super::tenants::{SETTLE, Tenants};
 use crate::clock;
 use crate::settings::StaleMetrics;
@@ -242,8 +242,10 @@ impl Watcher {
                 let topology_generation = set.generation();
                 ledger.accept_config(*config_generation);
                 self.accepting = Some((Instant::now(), topology_generation));
+                let shadow = ShadowPlan::of(config, &set);
                 let plan = Plan::new(Arc::clone(config), set).with_stale_metrics(stale);
                 Ok(Serving {
+                    shadow,
                     scalars: scalar_places(&plan),
                     plan: Arc::new(plan),
                     snapshot,

@@ -12,9 +12,11 @@ use inlane_core::decision::ScheduleError;
 use inlane_core::effect::{Effect, Kept};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet};
 use inlane_core::plugin::{Refusal, RequestFacts};
+use inlane_core::record::Noting;
 use inlane_core::request::Request;
 
 use super::book::{Booking, Conflict, book, fill_load, refresh_load};
+use super::shadow::{self, Moment};
 use crate::clock;
 use crate::runtime::{Runtime, Served, Serving};
 use crate::settings::Settings;
@@ -149,6 +151,11 @@ fn run(
     };
     let stale_ms = settings.metrics_stale_after.as_millis() as u64;
     let seed = worker.seed();
+    let noting = Noting::new(asked.request.headers);
+    let request = match settings.record_inputs {
+        true => Request { headers: &noting, ..request },
+        false => request,
+    };
     serving.fill_metrics(&mut scratch.columns, now_ms, stale_ms);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
         fill_load(serving, scratch);
@@ -180,7 +187,12 @@ fn run(
         worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
         (target, booking, Outcome::of(serving, scratch, target))
     });
-    log(ground, worker, scratch, &request, |entry| {
+    if let Ok((target, ..)) = &routed {
+        let moment = Moment { now_ms, seed };
+        shadow::run(ground, worker, &request, (scratch, *target), moment);
+    }
+    let recorded = settings.record_inputs.then_some((&noting, now_ms, seed));
+    log(ground, worker, scratch, &request, recorded, |entry| {
         entry.duration_ns = duration_ns;
         entry.step = step.as_str();
         entry.conflicts = conflicts;
@@ -297,6 +309,7 @@ fn log(
     worker: &Worker,
     scratch: &mut Scratch,
     request: &Request<'_>,
+    recorded: Option<(&Noting<'_>, u64, u64)>,
     fill: impl FnOnce(&mut crate::record::Entry),
 ) {
     let Ground { runtime, served, serving, .. } = ground;
@@ -318,6 +331,11 @@ fn log(
             entry.topology_generation = serving.topology_generation;
             entry.plan = Some(Arc::clone(&serving.plan));
         }
+        entry.inputs = recorded.map(|(noting, now_ms, seed)| {
+            let mut inputs = entry.inputs.take().unwrap_or_default();
+            inputs.take_down(&serving.plan, scratch, request, noting, now_ms, seed);
+            inputs
+        });
         if same {
             std::mem::swap(&mut entry.decision, &mut scratch.decision);
         } else {

@@ -21,6 +21,7 @@ mod headers;
 mod path;
 mod response;
 mod route;
+mod shadow;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

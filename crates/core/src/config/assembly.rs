@@ -63,6 +63,11 @@ impl<'a> Assembly<'a> {
         }
     }
 
+    /// An empty assembly with the same types and the same state to keep.
+    pub(crate) fn beside(&self) -> Self {
+        Self::new(self.registry, self.kept)
+    }
+
     /// Adds a warning, once.
     pub(crate) fn warn(&mut self, text: impl Into<String>) {
         let text = text.into();

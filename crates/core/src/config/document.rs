@@ -33,6 +33,15 @@ pub(crate) struct Document {
     pub(crate) request_handler: Option<RequestHandlerSpec>,
     pub(crate) saturation_detector: Option<PluginRef>,
     pub(crate) parser: Option<PluginRef>,
+    pub(crate) shadow: Option<ShadowSpec>,
+}
+
+/// A second configuration, an addition of ours.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct ShadowSpec {
+    pub(crate) fraction: Option<f64>,
+    pub(crate) config: serde_yaml::Value,
 }
 
 #[derive(Debug, Default, Deserialize)]

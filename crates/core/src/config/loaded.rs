@@ -6,6 +6,7 @@
 //! which it is listed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::documents::LegacyPool;
@@ -14,6 +15,7 @@ use crate::config::gates::FeatureGates;
 use crate::effect::PluginIx;
 use crate::plugin::Roles;
 use crate::registry::{DataUse, Params, Schema, Stability};
+use crate::snapshot::ConfigDocument;
 use crate::state::StateLayout;
 
 /// Where an instance came from.
@@ -99,6 +101,15 @@ pub struct DataLayer {
     pub cross_replica_sync_interval: Option<Duration>,
 }
 
+/// A second configuration, run beside the first to see what it would do.
+#[derive(Debug, Clone)]
+pub struct Shadow {
+    /// Share of the requests that it sees, 0 to 1.
+    pub fraction: f64,
+    /// The configuration.
+    pub config: Arc<LoadedConfig>,
+}
+
 /// A configuration, loaded.
 #[derive(Debug)]
 pub struct LoadedConfig {
@@ -135,6 +146,10 @@ pub struct LoadedConfig {
     pub gates: FeatureGates,
     /// Flow control, with the `flowControl` gate on.
     pub flow_control: Option<FlowControl>,
+    /// A second configuration that sees the same requests and moves none of them.
+    pub shadow: Option<Shadow>,
+    /// What the configuration was loaded from.
+    pub document: ConfigDocument,
     /// Columns handed out, by data key.
     pub schema: Schema,
     /// What the user should know: deprecated spellings, ignored settings. Each once.

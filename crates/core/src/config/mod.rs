@@ -27,6 +27,7 @@ mod loaded;
 mod profiles;
 mod quantity;
 mod rewrite;
+mod shadow;
 pub(crate) mod source;
 
 pub use convert::{Converted, Form, convert};
@@ -36,7 +37,7 @@ pub use error::{ConfigError, Location};
 pub use flow_control::{Band, FlowControl};
 pub use gates::FeatureGates;
 pub use loaded::{
-    DataLayer, DataSource, LoadedConfig, Origin, PluginInstance, Profile, WeightedScorer,
+    DataLayer, DataSource, LoadedConfig, Origin, PluginInstance, Profile, Shadow, WeightedScorer,
 };
 pub use quantity::{GoDuration, Quantity};
 
@@ -94,7 +95,7 @@ pub fn load(
             .and_then(|spec| build(spec, assembly, document.allow_experimental_plugins))
     };
     match loaded {
-        Ok(config) => Ok(LoadedConfig { pool, ..config }),
+        Ok(config) => Ok(LoadedConfig { pool, document: document.clone(), ..config }),
         Err(fault) => Err(source.locate(fault)),
     }
 }
@@ -145,6 +146,8 @@ fn build(
     allow_experimental: bool,
 ) -> Result<LoadedConfig, Fault> {
     let parsers_path = fold_deprecated(&mut spec, &mut assembly);
+    let shadow = spec.shadow.take();
+    let shadow = shadow.map(|s| shadow::load(s, &mut assembly, allow_experimental)).transpose()?;
     let gates = FeatureGates::parse(&spec.feature_gates)?;
     assembly.declare(&spec.plugins)?;
 
@@ -176,6 +179,8 @@ fn build(
         producer.is_some_and(DataProducer::has_window)
     };
     Ok(LoadedConfig {
+        shadow,
+        document: ConfigDocument::default(),
         screeners: with(|r| r.screener.is_some()),
         admitters: with(|r| r.admitter.is_some()),
         windows: producers.iter().copied().filter(has_window).collect(),

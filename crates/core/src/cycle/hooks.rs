@@ -2,6 +2,7 @@
 
 use crate::decision::{Decision, PluginError};
 use crate::effect::{Effect, Effects, PluginIx};
+use crate::endpoint::EndpointIx;
 use crate::exposition::Exposition;
 use crate::plan::Plan;
 use crate::plugin::{Cycle, Metadata, Refusal, RequestFacts, Responding, Roles};
@@ -58,6 +59,26 @@ impl Plan {
                 failures.add(plugin, error);
             }
         }
+    }
+
+    /// Lets the plugins of a configuration that moves no request learn what became of it: the
+    /// effects are then those of a choice of `target` by the primary profile.
+    pub fn follow(
+        &self,
+        request: &Request<'_>,
+        target: EndpointIx,
+        now_ms: u64,
+        seed: u64,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch { columns, state, decision, effects, failures, .. } = scratch;
+        let primary = usize::from(decision.primary);
+        let Some(run) = decision.profiles.get_mut(primary) else { return };
+        run.targets.clear();
+        run.targets.push(target);
+        effects.clear();
+        let cx = self.cycle(request, columns, state, decision.peer, now_ms, seed);
+        self.post_choice(&cx, decision, effects, failures);
     }
 
     /// Carries out the [`Effect::Record`] effects of the last decision. Bookings and headers are

@@ -4,6 +4,7 @@ mod booking;
 mod hooks;
 mod request;
 mod response;
+mod shadow;
 mod undecided;
 
 use super::testing::Stream;
