@@ -12,6 +12,7 @@
 //!
 //! * [`llmd`] has the plugins of llm-d's own scheduler; the others came with the gateway API's
 //!   endpoint picker.
+//! * [`multicluster`] has those for pools of clusters.
 //! * [`prefix`] is the index behind the prefix plugins, shared by all workers of a proxy.
 //! * `metrics_data_source`, `core_metrics_extractor` and `file_discovery` are the control plane's:
 //!   their typed parameters are public for it.
@@ -24,12 +25,17 @@ pub mod file_discovery;
 pub mod flow_control;
 pub mod inflight_load_producer;
 pub mod kv_cache_utilization_scorer;
+pub mod latency_scorer;
+pub mod latency_slo_admitter;
 pub mod llmd;
+pub mod lora_affinity_scorer;
 pub mod max_score_picker;
 pub mod metrics_data_source;
+pub mod multicluster;
 pub mod parsers;
 pub mod prefix;
 pub mod prefix_cache_scorer;
+pub mod probabilistic_admitter;
 pub mod queue_scorer;
 pub mod random_picker;
 pub mod running_requests_size_scorer;
@@ -41,6 +47,7 @@ mod ignored;
 mod labels;
 mod lowest;
 mod picking;
+mod slo;
 #[cfg(test)]
 mod testing;
 
@@ -73,6 +80,8 @@ pub fn registry() -> Registry {
         .register(flow_control::utilization_detector::TYPE)
         .register(inflight_load_producer::TYPE)
         .register(kv_cache_utilization_scorer::TYPE)
+        .register(latency_scorer::TYPE)
+        .register(latency_slo_admitter::TYPE)
         .register(llmd::active_request_scorer::TYPE)
         .register(llmd::always_disagg_multimodal_decider::TYPE)
         .register(llmd::always_disagg_pd_decider::TYPE)
@@ -90,8 +99,14 @@ pub fn registry() -> Registry {
         .register(llmd::role_filters::DECODE)
         .register(llmd::role_filters::ENCODE)
         .register(llmd::role_filters::PREFILL)
+        .register(llmd::token_load_scorer::TYPE)
+        .register(lora_affinity_scorer::TYPE)
         .register(max_score_picker::TYPE)
         .register(metrics_data_source::TYPE)
+        .register(multicluster::approx_prefix_cache_producer::TYPE)
+        .register(multicluster::kv_cache_utilization_scorer::TYPE)
+        .register(multicluster::prefix_cache_scorer::TYPE)
+        .register(multicluster::queue_scorer::TYPE)
         .register(parsers::anthropic_parser::TYPE)
         .register(parsers::openai_parser::TYPE)
         .register(parsers::passthrough_parser::TYPE)
@@ -100,6 +115,7 @@ pub fn registry() -> Registry {
         .register(parsers::vllmgrpc_parser::TYPE)
         .register(parsers::vllmhttp_parser::TYPE)
         .register(prefix_cache_scorer::TYPE)
+        .register(probabilistic_admitter::TYPE)
         .register(queue_scorer::TYPE)
         .register(random_picker::TYPE)
         .register(running_requests_size_scorer::TYPE)

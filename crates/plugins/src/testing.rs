@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inlane_core::columns::{Attribute, Col, Columns, InFlight};
+use inlane_core::columns::{Attribute, Col, Columns, InFlight, Scalar};
 use inlane_core::decision::{Decision, PluginError, ProfileIx, ProfileRun, Rejection};
 use inlane_core::effect::{Effect, Effects};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet, Slot};
@@ -137,6 +137,11 @@ impl World {
     /// The column of `T` that `producer` fills.
     pub(crate) fn column<T: Attribute>(&mut self, producer: &str) -> Col<T> {
         self.schema.column(producer)
+    }
+
+    /// The column of the custom metric `name`.
+    pub(crate) fn scalar(&mut self, name: &str, producer: &str) -> Col<Scalar> {
+        self.schema.scalar(name, producer)
     }
 
     pub(crate) fn all(&self) -> Vec<EndpointIx> {

@@ -17,5 +17,6 @@ pub mod p2p_source_producer;
 pub mod pd_profile_handler;
 pub mod prefix_based_pd_decider;
 pub mod role_filters;
+pub mod token_load_scorer;
 
 mod burst;
