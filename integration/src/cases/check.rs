@@ -22,6 +22,11 @@ pub(super) fn tolerance(expect: &Value) -> f64 {
     expect["tolerance"].as_f64().unwrap_or(EXACT)
 }
 
+/// The tolerance that `expect` sets for frequencies.
+pub(super) fn likely(expect: &Value) -> f64 {
+    expect["tolerance"].as_f64().unwrap_or(LIKELY)
+}
+
 impl Checks {
     /// Names the step that the following checks belong to.
     pub(super) fn enter(&mut self, context: String) {
@@ -89,7 +94,7 @@ impl Checks {
         complete: bool,
     ) {
         let Some(listed) = expect[what].as_object() else { return };
-        let tolerance = expect["tolerance"].as_f64().unwrap_or(LIKELY);
+        let tolerance = likely(expect);
         let frequency = |id: &str| got.get(id).map_or(0.0, |&n| n as f64 / trials as f64);
         for (id, probability) in listed {
             let probability = probability.as_f64().unwrap_or(f64::NAN);

@@ -1,13 +1,13 @@
 //! Cases about the whole request path, from the request to destination or answer.
 
-use inlane_core::plugin::RequestFacts;
 use inlane_core::registry::Registry;
 use serde_json::{Value, json};
 
+use super::bench::Bench;
 use super::check::Checks;
 use super::pool::Pool;
 use super::request::LiveRequest;
-use super::schedule::Proxy;
+use super::schedule::{Path, Proxy};
 use super::schema::{Case, PluginSpec};
 
 const DROP_REASON: &str = "x-llm-d-request-dropped-reason";
@@ -27,7 +27,7 @@ pub(super) fn director(
     checks: &mut Checks,
 ) -> Result<(), String> {
     let pool = Pool::new(&case.endpoints)?;
-    let config = case.config.clone().unwrap_or_else(|| config_of(case));
+    let config = case.config.clone().unwrap_or_else(|| config_of(case, registry));
     let mut proxy = Proxy::new(&config, registry, &pool)?;
     let mut request = LiveRequest::new(&case.request);
     if proxy.tokenizes() {
@@ -58,16 +58,13 @@ pub(super) fn director(
 }
 
 fn serve(proxy: &mut Proxy, request: &mut LiveRequest, pool: &Pool) -> Result<Answer, String> {
-    if let Err(refusal) = proxy.pre_call(request, &mut RequestFacts::default()) {
-        return Ok(Answer { status: refusal.status, ..Answer::default() });
-    }
     let candidates = pool.candidates(None)?;
-    match proxy.serve(request, pool, &candidates, true) {
-        Ok(_) => {
-            let hosts =
-                proxy.primary_targets().iter().map(|&ix| pool.endpoints[ix].host_port.as_str());
-            let destination = hosts.collect::<Vec<_>>().join(",");
-            Ok(Answer { status: 200, destination, ..Answer::default() })
+    match proxy.serve(request, pool, &candidates, Path::Whole) {
+        Ok(target) => {
+            let headers = proxy.response_headers(request, target);
+            let headers = headers.into_iter().map(|(name, value)| (name, json!(value))).collect();
+            let destination = proxy.destination(pool);
+            Ok(Answer { status: 200, headers, destination })
         }
         Err(error) => {
             let http = error.http();
@@ -78,23 +75,29 @@ fn serve(proxy: &mut Proxy, request: &mut LiveRequest, pool: &Pool) -> Result<An
     }
 }
 
-/// The configuration that the case's plugins make. A case that gives prefix matches has somebody
-/// who produces them.
-fn config_of(case: &Case) -> Value {
+/// The configuration that the case's plugins make: those that fit a profile are in the only one. A
+/// case that gives prefix matches has somebody who produces them.
+fn config_of(case: &Case, registry: &Registry) -> Value {
     let mut plugins: Vec<Value> = case.plugins.iter().map(plugin).collect();
     let given = case.endpoints.iter().any(|e| !e.attributes.prefix.is_empty());
     let listed = case.plugins.iter().any(|p| p.name() == PREFIX_PRODUCER);
     if given && !listed {
         plugins.push(json!({"type": PREFIX_PRODUCER}));
     }
+    let mut bench = Bench::new(registry);
+    let fits = |spec: &&PluginSpec| {
+        // One that cannot be built is an error of the whole configuration.
+        bench.build(spec).ok().and_then(|at| bench.instances.get(at)).is_none_or(|instance| {
+            let roles = &instance.roles;
+            roles.filter.is_some() || roles.scorer.is_some() || roles.picker.is_some()
+        })
+    };
+    let of_profile = case.plugins.iter().filter(fits).map(reference).collect::<Vec<_>>();
     json!({
         "apiVersion": "llm-d.ai/v1alpha1",
         "kind": "EndpointPickerConfig",
         "plugins": plugins,
-        "schedulingProfiles": [{
-            "name": "default",
-            "plugins": case.plugins.iter().map(reference).collect::<Vec<_>>(),
-        }],
+        "schedulingProfiles": [{"name": "default", "plugins": of_profile}],
     })
 }
 

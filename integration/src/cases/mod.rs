@@ -3,12 +3,15 @@
 //! A file holds cases of several kinds (see `schema`): single plugins, whole configurations,
 //! decisions, and sequences of calls on shared plugin state. Everything goes through the code that
 //! a proxy runs: the plugin registry, configuration loading, plans, producers, decisions, effects.
-//! Only the ledger is a small one in memory, and what the owner thread of a prefix index would do
-//! is done at once.
+//! Only the ledger is a small one in memory, what the owner thread of a prefix index would do is
+//! done at once, and time is counted, not measured. `reference` says where plans are switched to
+//! what the reference does.
 //!
 //! A case is skipped when its kind or one of its plugin types does not exist here yet, and for no
 //! other reason.
 
+mod answer;
+mod attributes;
 mod bench;
 mod check;
 mod director;
@@ -16,6 +19,7 @@ mod effects;
 mod hashing;
 mod ledger;
 mod pool;
+mod reference;
 mod request;
 mod schedule;
 mod schema;
@@ -217,6 +221,7 @@ pub fn run_case(case: &Value, registry: &Registry) -> Outcome {
         "block_hashes" => hashing::block_hashes,
         "tokenize" => hashing::tokenize,
         "director" => director::director,
+        "admit" => single::admit,
         _ => return Outcome::Skipped(format!("kind '{kind}'")),
     };
     let case = match serde_path_to_error::deserialize::<_, Case>(case) {

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use inlane_core::config::{self, ConfigError, LoadedConfig};
 use inlane_core::cycle::{Ask, Scratch};
 use inlane_core::decision::ScheduleError;
-use inlane_core::endpoint::EndpointIx;
+use inlane_core::endpoint::{Endpoint, EndpointIx};
 use inlane_core::plan::Plan;
-use inlane_core::plugin::{Refusal, RequestFacts};
+use inlane_core::plugin::{Producing, RequestFacts};
 use inlane_core::registry::{KeptState, Registry};
 use inlane_core::snapshot::ConfigDocument;
 use serde_json::{Value, json};
 
+use super::answer::Sent;
 use super::bench::settle;
 use super::check::{self, Checks};
 use super::effects::carry_out;
 use super::ledger::Ledger;
 use super::pool::Pool;
+use super::reference::as_reference;
 use super::request::LiveRequest;
 use super::schema::{Case, RequestSpec};
 use super::single::seed;
@@ -53,53 +55,86 @@ pub(super) struct Proxy {
     scratch: Scratch,
     ledger: Ledger,
     requests: u64,
+    /// The case's own time.
+    pub(super) now_ms: u64,
+}
+
+/// How much of the path a request takes before it is decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    /// The attributes are given. Only plugins that rate endpoints read the state they keep.
+    Given,
+    /// The data producers run.
+    Producers,
+    /// The hooks before the decision run, and then the data producers.
+    Whole,
 }
 
 impl Proxy {
     pub(super) fn new(config: &Value, registry: &Registry, pool: &Pool) -> Result<Self, String> {
         let kept = KeptState::default();
         let config = load(config, registry, &kept).map_err(|e| e.to_string())?;
-        let plan = Plan::new(Arc::new(config), Arc::clone(&pool.endpoints));
+        let plan = as_reference(Plan::new(Arc::new(config), Arc::clone(&pool.endpoints)));
         let scratch = Scratch::new(&plan);
-        Ok(Self { kept, plan, scratch, ledger: Ledger::default(), requests: 0 })
+        Ok(Self { kept, plan, scratch, ledger: Ledger::default(), requests: 0, now_ms: 1_000 })
     }
 
-    /// Runs the hooks before the decision.
-    pub(super) fn pre_call(
-        &mut self,
-        request: &LiveRequest,
-        facts: &mut RequestFacts,
-    ) -> Result<(), Refusal> {
-        request.with(|r| self.plan.pre_call(r, facts, &mut self.scratch))
-    }
-
-    /// Serves one request up to the point where it leaves. Producers, when they run, come before
-    /// the attributes that the case gives.
+    /// Serves one request up to the point where it leaves. Producers come before the attributes
+    /// that the case gives.
     pub(super) fn serve(
         &mut self,
         request: &mut LiveRequest,
         pool: &Pool,
         candidates: &[EndpointIx],
-        produce: bool,
+        path: Path,
     ) -> Result<EndpointIx, ScheduleError> {
         self.requests += 1;
-        let (now_ms, seed) = (1_000 + self.requests, seed(self.requests));
-        let Self { plan, scratch, ledger, .. } = self;
+        self.now_ms += 1;
+        let seed = seed(self.requests);
+        let Self { plan, scratch, ledger, now_ms, .. } = self;
         plan.begin(scratch);
+        if path == Path::Whole {
+            let mut facts = RequestFacts::default();
+            request
+                .with(|r| plan.pre_call(r, &mut facts, scratch))
+                .map_err(ScheduleError::Denied)?;
+        }
         pool.fill_metrics(&mut scratch.columns);
-        request.with(|r| match produce {
-            true => {
-                let ask = Ask { seed, ..Ask::new(r, ledger, now_ms) };
-                plan.produce(&ask.within(Some(candidates)), scratch);
+        request.with(|r| {
+            let ask = Ask { seed, ..Ask::new(r, ledger, *now_ms) }.within(Some(candidates));
+            if path == Path::Given {
+                plan.restrict(candidates, scratch);
+                read_state(plan, &ask, candidates, scratch);
+                return;
             }
-            false => plan.restrict(candidates, scratch),
+            let tickets = plan.enroll(&ask, scratch);
+            let ready = tickets.iter().map(|(_, ticket)| ticket.ready_at_ms).max();
+            *now_ms = ready.unwrap_or(0).max(*now_ms);
+            plan.produce(&Ask { tickets: &tickets, now_ms: *now_ms, ..ask }, scratch);
         });
+        let now_ms = *now_ms;
         pool.fill_attributes(&plan.config().schema, &mut scratch.columns);
         let target = request.with(|r| plan.decide(r, now_ms, seed, scratch))?;
         request.with(|r| plan.apply_records(r, now_ms, seed, scratch));
         settle(&self.kept);
         carry_out(&self.scratch.effects, pool, &mut self.ledger, request);
         Ok(target)
+    }
+
+    /// The headers that plugins set on the response of the last request.
+    pub(super) fn response_headers(
+        &mut self,
+        request: &LiveRequest,
+        target: EndpointIx,
+    ) -> Vec<(String, String)> {
+        let mut headers = Vec::new();
+        let Self { plan, scratch, now_ms, .. } = self;
+        let sent = Sent::new(&scratch.decision, &scratch.effects, *now_ms);
+        let (endpoints, failures) = (plan.endpoints(), &mut scratch.failures);
+        sent.with(endpoints, request.id(), Some(target), *now_ms, |cx| {
+            plan.response_headers(cx, &mut headers, failures);
+        });
+        headers
     }
 
     /// Targets of every profile that has some, by name.
@@ -112,6 +147,18 @@ impl Proxy {
     /// Targets of the primary profile.
     pub(super) fn primary_targets(&self) -> &[EndpointIx] {
         self.scratch.decision.primary_run().map_or(&[], |run| &run.targets)
+    }
+
+    /// `host:port` of every target of the primary profile, with the port that the handler chose.
+    pub(super) fn destination(&self, pool: &Pool) -> String {
+        let hosts = self.primary_targets().iter().map(|&ix| {
+            let endpoint = &pool.endpoints[ix];
+            match self.scratch.decision.port {
+                Some(port) => Endpoint::join_host_port(&endpoint.address, port),
+                None => endpoint.host_port.clone(),
+            }
+        });
+        hosts.collect::<Vec<_>>().join(",")
     }
 
     /// Whether the configuration has a token producer, so that bodies are tokenized.
@@ -155,33 +202,61 @@ pub(super) fn schedule(
     let pool = Pool::new(&case.endpoints)?;
     let config = case.config.as_ref().ok_or("the case has no config")?;
     let mut proxy = Proxy::new(config, registry, &pool)?;
-    let mut serve =
-        |spec: &RequestSpec, ids: Option<&[String]>, expect: &Value, checks: &mut Checks| {
-            let mut request = LiveRequest::new(spec);
-            if case.run_producers && proxy.tokenizes() {
-                request.tokenize()?;
+    let mut serve = |wait_ms,
+                     spec: &RequestSpec,
+                     ids: Option<&[String]>,
+                     expect: &Value,
+                     checks: &mut Checks| {
+        proxy.now_ms += wait_ms;
+        let mut request = LiveRequest::new(spec);
+        if case.run_producers && proxy.tokenizes() {
+            request.tokenize()?;
+        }
+        let candidates = pool.candidates(ids)?;
+        let path = if case.run_producers { Path::Producers } else { Path::Given };
+        let outcome = proxy.serve(&mut request, &pool, &candidates, path);
+        match (outcome, expect.get("error").filter(|e| !e.is_null())) {
+            (Ok(_), None) => proxy.check(expect, &pool, &request, checks),
+            (Ok(_), Some(error)) => {
+                checks.problem(format!("error: expected {error}, got {}", proxy.targets(&pool)));
             }
-            let candidates = pool.candidates(ids)?;
-            let outcome = proxy.serve(&mut request, &pool, &candidates, case.run_producers);
-            match (outcome, expect.get("error").filter(|e| !e.is_null())) {
-                (Ok(_), None) => proxy.check(expect, &pool, &request, checks),
-                (Ok(_), Some(error)) => {
-                    checks
-                        .problem(format!("error: expected {error}, got {}", proxy.targets(&pool)));
-                }
-                (Err(error), None) => checks.problem(format!("expected a decision, got: {error}")),
-                (Err(error), Some(expected)) => check_error(expected, &error, checks),
-            }
-            Ok::<_, String>(())
-        };
+            (Err(error), None) => checks.problem(format!("expected a decision, got: {error}")),
+            (Err(error), Some(expected)) => check_error(expected, &error, checks),
+        }
+        Ok::<_, String>(())
+    };
     if case.steps.is_empty() {
-        return serve(&case.request, None, &case.expect, checks);
+        return serve(0, &case.request, None, &case.expect, checks);
     }
+    let mut waited = 0;
     for (step, i) in case.steps.iter().zip(0..) {
         checks.enter(format!("steps[{i}]"));
-        serve(&step.request, step.endpoints.as_deref(), &step.expect, checks)?;
+        if step.op == "wait" {
+            waited += step.wait_ms;
+            continue;
+        }
+        let wait_ms = step.wait_ms + std::mem::take(&mut waited);
+        serve(wait_ms, &step.request, step.endpoints.as_deref(), &step.expect, checks)?;
     }
     Ok(())
+}
+
+/// Lets plugins that rate endpoints read what they keep, each in its producer half. A producer that
+/// does nothing else is left alone: its data are given.
+fn read_state(plan: &Plan, ask: &Ask<'_>, candidates: &[EndpointIx], scratch: &mut Scratch) {
+    let &Ask { request, load, now_ms, seed, .. } = ask;
+    let (endpoints, settled) = (&**plan.endpoints(), plan.settled());
+    let cx =
+        Producing { request, endpoints, candidates, load, settled, tickets: &[], now_ms, seed };
+    let config = plan.config();
+    for roles in config.producers.iter().filter_map(|&ix| Some(&config.plugin(ix)?.roles)) {
+        let Some(producer) = &roles.producer else { continue };
+        if roles.filter.is_some() || roles.scorer.is_some() || roles.picker.is_some() {
+            let Scratch { columns, state, .. } = scratch;
+            // One that fails has nothing to say, as in a proxy.
+            let _ = producer.produce(&cx, columns, state);
+        }
+    }
 }
 
 fn check_error(expected: &Value, error: &ScheduleError, checks: &mut Checks) {

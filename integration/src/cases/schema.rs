@@ -20,7 +20,26 @@ pub(super) struct Case {
     pub(super) trials: u64,
     pub(super) block_size_tokens: usize,
     pub(super) max_blocks: usize,
+    /// What the stubbed predictor says, by endpoint.
+    pub(super) predictor: BTreeMap<String, PredictionSpec>,
+    /// Whether the stubbed predictor fails.
+    #[serde(deserialize_with = "truth")]
+    pub(super) predictor_error: bool,
     pub(super) expect: Value,
+}
+
+/// Anything but `false`, `null` and the empty text is true: an error may be given as its message.
+fn truth<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let value = Value::deserialize(from)?;
+    Ok(!matches!(value, Value::Null | Value::Bool(false)) && value != "")
+}
+
+/// A prediction.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PredictionSpec {
+    pub(super) ttft_ms: f64,
+    pub(super) tpot_ms: f64,
 }
 
 impl Case {
@@ -210,13 +229,15 @@ pub(super) struct InFlightSpec {
 }
 
 /// One step of a sequence, or one request of a schedule.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Step {
     pub(super) op: String,
     /// Name of the instance.
     pub(super) plugin: String,
     pub(super) request: RequestSpec,
+    /// Requests of a burst, in the order in which they arrive.
+    pub(super) requests: Vec<RequestSpec>,
     /// The candidates; absent = all.
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) result: ResultSpec,
@@ -228,7 +249,7 @@ pub(super) struct Step {
 }
 
 /// A scheduling result that a step takes as given.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ResultSpec {
     pub(super) primary: String,

@@ -193,6 +193,40 @@ pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> R
     Ok(())
 }
 
+pub(super) fn admit(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let (bench, pool, plugin) = set_up(case, registry)?;
+    let roles = &bench.instances[plugin].roles;
+    let admitter = roles.admitter.as_deref().ok_or("the plugin is no admitter")?;
+    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
+    let settled = bench.settled(&pool.endpoints);
+    let (peer, candidates) = (pool.peer(&case.request)?, pool.candidates(None)?);
+    let trials = case.trials.max(1);
+    let mut admitted = 0;
+    for trial in 0..trials {
+        let denied = LiveRequest::new(&case.request).with(|request| {
+            let endpoints = &*pool.endpoints;
+            let (columns, state) = (&columns, &state);
+            let cx = Cycle {
+                request,
+                endpoints,
+                columns,
+                state,
+                settled: &settled,
+                peer,
+                now_ms: 1,
+                seed: seed(trial),
+            };
+            admitter.admit(&cx, &candidates).map_err(|e| e.to_string())
+        })?;
+        admitted += u64::from(denied.is_none());
+    }
+    if let Some(expected) = case.expect["admit_rate"].as_f64() {
+        let rate = admitted as f64 / trials as f64;
+        checks.close("admit_rate", expected, rate, check::likely(&case.expect));
+    }
+    Ok(())
+}
+
 /// The plugin of a case, after those that it lists beside it, and its endpoints.
 fn set_up<'a>(case: &Case, registry: &'a Registry) -> Result<(Bench<'a>, Pool, usize), String> {
     let mut bench = Bench::new(registry);
