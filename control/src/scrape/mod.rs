@@ -204,9 +204,11 @@ impl Task {
         // Pages of one endpoint come at different times, too.
         let phase = phase(target.slot.index.wrapping_add(u32::from(target.position) * 13));
         let stretch = target.stretch;
+        // A page that is asked for seldom is asked for soon the first time.
+        let mut factor = 1.0;
         let mut ended = Instant::now();
         loop {
-            let interval = self.shared.pace.borrow().interval().mul_f64(stretch);
+            let interval = self.shared.pace.borrow().interval().mul_f64(factor);
             let mut earliest = ended;
             if self.failures > 0 {
                 let wait = interval * 2_u32.pow(self.failures.min(6));
@@ -222,6 +224,7 @@ impl Task {
                 add(&counters.late, 1);
             }
             self.scrape().await;
+            factor = stretch;
             ended = Instant::now();
             let counters = &self.shared.counters;
             let missed = (ended - started).as_nanos() / interval.as_nanos().max(1);

@@ -34,6 +34,13 @@ fn rings(dir: &Path) -> usize {
     names.filter(|path| path.extension().is_some_and(|extension| extension == "smp")).count()
 }
 
+/// The writer may be made on one thread and used on another.
+const _: fn() = || {
+    fn sent<T: Send>() {}
+    sent::<SampleWriter>();
+    sent::<SampleSet>();
+};
+
 #[test]
 fn the_collector_gets_what_all_processes_push() {
     let dir = directory();

@@ -7,7 +7,7 @@
 //! then      the claims: four counters, each on its line, and one word per slot
 //! ```
 //!
-//! The file belongs to its process for life: see [`owned`](crate::owned).
+//! The file belongs to its process for life: see [`owned`].
 
 use std::fs::File;
 use std::path::Path;
