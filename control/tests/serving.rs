@@ -29,6 +29,49 @@ fn rows_follow_the_model_servers() {
     assert!(control.stop().success());
 }
 
+/// A configuration whose engine has two custom metrics, of which `scorers` may read one.
+fn with_custom_metrics(scorers: &str) -> String {
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{scorers}\
+         - type: random-picker\n\
+         - type: core-metrics-extractor\n  parameters:\n    engineConfigs:\n    - name: vllm\n      \
+         queuedRequestsSpec: vllm:num_requests_waiting\n      customMetrics:\n      \
+         - {{attributeKey: unread, metricSpec: b}}\n      \
+         - {{attributeKey: llm-d.ai/multicluster-queue-size, metricSpec: 'a{{kind=x}}'}}\n"
+    )
+}
+
+#[test]
+fn custom_metrics_that_somebody_reads_reach_the_rows() {
+    let scene = Scene::new();
+    let page = vllm_page(3, 4, 0.25) + "# TYPE a gauge\na{kind=\"y\"} 1\na{kind=\"x\"} 2.5\n";
+    let server = ModelServer::start(&page);
+    scene.endpoints(&[server.entry("a")]);
+    let config = with_custom_metrics("- type: multicluster-queue-scorer\n");
+    let path = scene.write("config.yaml", &config);
+    let args = ["--config-file", path.to_str().unwrap(), "--allow-experimental-plugins"];
+    let control = scene.start(&args);
+    let mut reader = scene.reader();
+    reader.wait_for_names(&["a"]);
+    let slot = reader.endpoint("a").unwrap().slot;
+    let row = eventually("a row", || Some(reader.row(slot)).filter(|row| row.scrapes > 0));
+    assert_eq!((row.waiting, row.scalars[0]), (3, 2.5));
+    let scalars = reader.topology().unwrap().1.scalars;
+    let [scalar] = &scalars[..] else { panic!("{scalars:?}") };
+    assert_eq!(scalar.name, "llm-d.ai/multicluster-queue-size");
+    assert_eq!(scalar.producer, "core-metrics-extractor");
+    let shown = control.json("/debug/endpoints");
+    let name = "llm-d.ai/multicluster-queue-size/core-metrics-extractor";
+    assert_eq!(shown["endpoints"][0]["scalars"][name], 2.5);
+
+    scene.write("config.yaml", &with_custom_metrics(""));
+    eventually("no custom metric", || {
+        let gone = reader.topology()?.1.scalars.is_empty();
+        (gone && reader.row(slot).scalars[0].is_nan()).then_some(())
+    });
+    assert!(control.stop().success());
+}
+
 #[test]
 fn lora_adapters_become_bits() {
     let scene = Scene::new();
