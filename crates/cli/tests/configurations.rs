@@ -36,6 +36,19 @@ profiles:
         weight: 50
 ";
 
+const SHADOW: &str = "\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+shadow:
+  fraction: 0.125
+  config:
+    plugins:
+    - type: running-requests-size-scorer
+    - type: tokenizer
+";
+
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -98,12 +111,15 @@ fn the_pages_of_the_examples_are_these() {
     }
     compare("kube-style", KUBE_STYLE);
     compare("default", "");
+    compare("shadow", SHADOW);
 }
 
 #[test]
 fn every_form_converts_to_an_equal_pipeline_and_no_further() {
     let registry = inlane_plugins::registry();
-    let texts = examples().into_iter().chain([("kube-style".into(), KUBE_STYLE.into())]);
+    let others = [("kube-style", KUBE_STYLE), ("shadow", SHADOW)];
+    let others = others.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let texts = examples().into_iter().chain(others);
     for (name, text) in texts {
         // That both load to the same pipeline is checked by the conversion itself.
         let once = of_text(&name, &text, &registry).unwrap();

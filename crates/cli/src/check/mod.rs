@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path) -> Result<(String, String), String> {
 pub(crate) fn report_of(config: &LoadedConfig, registry: &Registry) -> Report {
     let current =
         |name: &str| registry.get(name).map_or(name, |(_, plugin)| plugin.name).to_owned();
-    Report::new(config, current)
+    Report::new(config, &current)
 }
 
 /// A configuration that loads.

@@ -15,6 +15,8 @@ pub struct Report {
     pub profiles: Vec<Profile>,
     /// Name of the profile handler.
     pub handler: String,
+    /// Whom the handler may ask whether a profile is worth while.
+    pub deciders: Vec<String>,
     /// What runs around the profiles.
     pub hooks: Hooks,
     /// Data producers, in the order in which they run.
@@ -29,6 +31,18 @@ pub struct Report {
     pub flow_control: Option<FlowControl>,
     /// Every instance.
     pub plugins: Vec<Plugin>,
+    /// A second pipeline that decides beside this one and moves no request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+}
+
+/// A second pipeline on the same traffic.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Shadow {
+    /// Share of the requests that it sees, from 0 to 1.
+    pub fraction: f64,
+    /// What it amounts to.
+    pub pipeline: Box<Report>,
 }
 
 /// A scheduling profile.
@@ -202,7 +216,7 @@ pub struct Data {
 
 impl Report {
     /// The report of a configuration. `current_type` answers the current name of a type.
-    pub fn new(config: &LoadedConfig, current_type: impl Fn(&str) -> String) -> Self {
+    pub fn new(config: &LoadedConfig, current_type: &dyn Fn(&str) -> String) -> Self {
         let name = |ix: PluginIx| config.plugin(ix).map(|p| p.name.clone()).unwrap_or_default();
         let names = |list: &[PluginIx]| list.iter().map(|&ix| name(ix)).collect::<Vec<_>>();
         let profiles = config.profiles.iter().map(|profile| Profile {
@@ -222,6 +236,12 @@ impl Report {
         Self {
             profiles: profiles.collect(),
             handler: name(config.handler),
+            deciders: config
+                .plugins
+                .iter()
+                .filter(|plugin| plugin.roles.decider.is_some())
+                .map(|plugin| plugin.name.clone())
+                .collect(),
             hooks: Hooks {
                 screeners: names(&config.screeners),
                 admitters: names(&config.admitters),
@@ -240,7 +260,11 @@ impl Report {
                 ha_populate_non_leader_datastore: config.gates.ha_populate_non_leader_datastore,
             },
             flow_control: config.flow_control.as_ref().map(FlowControl::new),
-            plugins: config.plugins.iter().map(|p| plugin(p, config, &current_type)).collect(),
+            plugins: config.plugins.iter().map(|p| plugin(p, config, current_type)).collect(),
+            shadow: config.shadow.as_ref().map(|shadow| Shadow {
+                fraction: shadow.fraction,
+                pipeline: Box::new(Self::new(&shadow.config, current_type)),
+            }),
         }
     }
 
@@ -253,7 +277,7 @@ impl Report {
 fn plugin(
     plugin: &PluginInstance,
     config: &LoadedConfig,
-    current_type: impl Fn(&str) -> String,
+    current_type: &dyn Fn(&str) -> String,
 ) -> Plugin {
     let data = |keys: &[DataKey]| {
         let mut data: Vec<Data> = Vec::new();

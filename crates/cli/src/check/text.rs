@@ -14,7 +14,18 @@ pub(crate) fn pipeline(report: &Report, paint: Paint) -> String {
     page.around();
     page.flow_control();
     page.data();
+    if let Some(shadow) = &report.shadow {
+        page.heading(&format!("shadow, for {} of the requests", share(shadow.fraction)));
+        for line in pipeline(&shadow.pipeline, paint).lines() {
+            let indent = if line.is_empty() { "" } else { "  " };
+            page.text += &format!("{indent}{line}\n");
+        }
+    }
     page.text
+}
+
+fn share(fraction: f64) -> String {
+    format!("{} %", (fraction * 1e4).round() / 1e2)
 }
 
 /// Writes the pool that stands beside a configuration.
@@ -99,6 +110,7 @@ impl<'a> Page<'a> {
         let report = self.report;
         self.heading("around the profiles");
         self.line("handler", &self.label(&report.handler));
+        self.list("decider", &self.labels(&report.deciders));
         let hooks = [
             ("pre-call", &report.hooks.pre_call),
             ("screen", &report.hooks.screeners),

@@ -102,6 +102,10 @@ fn modernise(document: &mut Mapping, registry: &Registry) {
             }
         });
     }
+    let shadow = document.get_mut("shadow").and_then(|shadow| shadow.get_mut("config"));
+    if let Some(Value::Mapping(shadow)) = shadow {
+        modernise(shadow, registry);
+    }
     let plugins = document.get_mut("plugins").and_then(Value::as_sequence_mut);
     for plugin in plugins.into_iter().flatten().filter_map(Value::as_mapping_mut) {
         rename_type(plugin, registry);
@@ -189,6 +193,21 @@ requestHandler:
   parsers:
   - pluginRef: p
 "
+        );
+    }
+
+    #[test]
+    fn a_shadow_is_modernised_with_the_rest() {
+        let new = converted(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+shadow: {fraction: 0.1, config: {plugins: [{type: old-filter}]}}
+",
+        );
+        assert!(
+            new.text.contains("    - type: new-filter\n      name: old-filter\n"),
+            "{}",
+            new.text
         );
     }
 
