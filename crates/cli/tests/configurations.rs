@@ -36,6 +36,22 @@ profiles:
         weight: 50
 ";
 
+/// The layout of kube-scheduler with the stages of disaggregated serving.
+const STAGES: &str = "\
+profiles:
+- name: decode
+  plugins:
+    filter: {enabled: [{name: decode-filter}]}
+    score: {enabled: [{name: load-aware-scorer, weight: 1}]}
+- name: prefill
+  plugins:
+    filter: {enabled: [{name: prefill-filter}]}
+    score: {enabled: [{name: load-aware-scorer, weight: 1}]}
+- name: encode
+  plugins:
+    filter: {enabled: [{name: encode-filter}]}
+";
+
 const SHADOW: &str = "\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
@@ -112,12 +128,13 @@ fn the_pages_of_the_examples_are_these() {
     compare("kube-style", KUBE_STYLE);
     compare("default", "");
     compare("shadow", SHADOW);
+    compare("stages", STAGES);
 }
 
 #[test]
 fn every_form_converts_to_an_equal_pipeline_and_no_further() {
     let registry = inlane_plugins::registry();
-    let others = [("kube-style", KUBE_STYLE), ("shadow", SHADOW)];
+    let others = [("kube-style", KUBE_STYLE), ("shadow", SHADOW), ("stages", STAGES)];
     let others = others.map(|(name, text)| (name.to_owned(), text.to_owned()));
     let texts = examples().into_iter().chain(others);
     for (name, text) in texts {
