@@ -2,7 +2,7 @@
 # Every test that `make test` stands for, cheapest first. Each stage prints its name and its time;
 # the last line sums the test counts up.
 #
-#   scripts/test.sh [stage ...]      stages: fmt clippy docs build tests loom   (default: all)
+#   scripts/test.sh [stage ...]      stages: fmt clippy docs build tests examples loom   (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
@@ -32,13 +32,21 @@ build() {
 # Unit, property, model, corpus and acceptance tests, and the scenarios in real Envoys.
 tests() { cargo test --workspace --locked --no-fail-fast 2>&1 | tee -a "$log"; }
 
+# The crate with plugins of its own, as a user would build it; with the versions of this workspace.
+examples() {
+  cp Cargo.lock examples/own-plugin/Cargo.lock
+  (cd examples/own-plugin && export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/../../target}" &&
+    cargo fmt --check && cargo clippy --quiet --all-targets -- -D warnings &&
+    cargo test --no-fail-fast 2>&1) | tee -a "$log"
+}
+
 # The production protocol code of the segment under loom: every order of its memory accesses.
 loom() {
   RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
     cargo test --locked --release -p inlane-segment --lib models 2>&1 | tee -a "$log"
 }
 
-[ $# -gt 0 ] || set -- fmt clippy docs build tests loom
+[ $# -gt 0 ] || set -- fmt clippy docs build tests examples loom
 for name in "$@"; do
   stage "$name" "$name"
 done

@@ -104,11 +104,20 @@ impl Lab {
         for _ in 0..lab.plan.pods {
             lab.add_pod()?;
         }
-        lab.write_endpoints()?;
-        lab.start_control()?;
-        lab.start_envoy()?;
-        lab.wait_ready(Duration::from_secs(20))?;
+        lab.begin()?;
         Ok(lab)
+    }
+
+    /// Starts control plane and Envoy for the pods that there are, and waits until the scheduler is
+    /// ready.
+    ///
+    /// # Errors
+    /// What did not start, with the end of its log.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.write_endpoints()?;
+        self.start_control()?;
+        self.start_envoy()?;
+        self.wait_ready(Duration::from_secs(20))
     }
 
     /// Makes the directories and chooses the ports; starts nothing.
@@ -117,6 +126,14 @@ impl Lab {
     /// Directories that cannot be made, binaries that are missing.
     pub fn prepare(plan: Plan) -> io::Result<Self> {
         let binaries = Binaries::find(&plan.envoy)?;
+        Self::prepare_with(plan, binaries)
+    }
+
+    /// The same with programs of one's own choice.
+    ///
+    /// # Errors
+    /// Directories that cannot be made.
+    pub fn prepare_with(plan: Plan, binaries: Binaries) -> io::Result<Self> {
         let name = format!("inlane-{}-{}", std::process::id(), process::unique());
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir)?;

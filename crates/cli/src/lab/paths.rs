@@ -35,6 +35,15 @@ impl Binaries {
         let bin = places.iter().find(complete).ok_or_else(|| {
             missing("libinlane.so, inlane-control and inlane-sim are not built: run `make build`")
         })?;
+        Self::of(bin, envoy_version)
+    }
+
+    /// Inlane's own programs in `dir`, Envoy as in [`find`](Self::find).
+    ///
+    /// # Errors
+    /// An Envoy that is missing, and the command that fetches it.
+    pub fn of(dir: &Path, envoy_version: &str) -> io::Result<Self> {
+        let root = root();
         let envoys = env::var_os("INLANE_ENVOY_DIR")
             .map_or_else(|| root.join(".local/envoy"), PathBuf::from);
         let envoy = envoys.join(envoy_version).join("envoy");
@@ -42,10 +51,10 @@ impl Binaries {
             return Err(missing(&format!("Envoy {envoy_version} is missing: run `make deps`")));
         }
         Ok(Self {
-            control: bin.join("inlane-control"),
-            sim: bin.join("inlane-sim"),
+            control: dir.join("inlane-control"),
+            sim: dir.join("inlane-sim"),
             envoy,
-            modules: bin.clone(),
+            modules: dir.to_owned(),
         })
     }
 }
