@@ -19,7 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod approx_prefix_cache_producer;
+pub mod cel_filter;
+pub mod cel_scorer;
 pub mod core_metrics_extractor;
+pub mod destination_endpoint_served_verifier;
 pub mod endpoint_notification_source;
 pub mod file_discovery;
 pub mod flow_control;
@@ -38,15 +41,18 @@ pub mod prefix_cache_scorer;
 pub mod probabilistic_admitter;
 pub mod queue_scorer;
 pub mod random_picker;
+pub mod request_attribute_reporter;
 pub mod running_requests_size_scorer;
 pub mod single_profile_handler;
 pub mod token_producer;
 pub mod weighted_random_picker;
 
+mod cel;
 mod ignored;
 mod labels;
 mod lowest;
 mod picking;
+mod selector;
 mod slo;
 #[cfg(test)]
 mod testing;
@@ -62,7 +68,10 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
         .register(approx_prefix_cache_producer::TYPE)
+        .register(cel_filter::TYPE)
+        .register(cel_scorer::TYPE)
         .register(core_metrics_extractor::TYPE)
+        .register(destination_endpoint_served_verifier::TYPE)
         .register(endpoint_notification_source::TYPE)
         .register(file_discovery::TYPE)
         .register(flow_control::concurrency_detector::TYPE)
@@ -91,6 +100,7 @@ pub fn registry() -> Registry {
         .register(llmd::disagg_headers_handler::TYPE)
         .register(llmd::disagg_profile_handler::TYPE)
         .register(llmd::header_profile_handler::TYPE)
+        .register(llmd::disaggregatedset_rollout_screener::TYPE)
         .register(llmd::label_selector_filter::TYPE)
         .register(llmd::load_aware_scorer::TYPE)
         .register(llmd::p2p_source_producer::TYPE)
@@ -118,6 +128,7 @@ pub fn registry() -> Registry {
         .register(probabilistic_admitter::TYPE)
         .register(queue_scorer::TYPE)
         .register(random_picker::TYPE)
+        .register(request_attribute_reporter::TYPE)
         .register(running_requests_size_scorer::TYPE)
         .register(single_profile_handler::TYPE)
         .register(token_producer::TYPE)

@@ -20,6 +20,15 @@ apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
 - type: decode-filter
+- type: utilization-detector
+- type: concurrency-detector
+- type: cel-filter
+  parameters:
+    expression: >-
+      endpoint.waiting < 5 && !('reserved' in endpoint.labels) && !('x-a' in request.headers)
+- type: cel-scorer
+  parameters:
+    expression: endpoint.prefix_ratio / (1.0 + endpoint.in_flight_requests + size(request.model))
 - type: queue-scorer
 - type: running-requests-size-scorer
 - type: kv-cache-utilization-scorer

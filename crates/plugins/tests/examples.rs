@@ -48,7 +48,7 @@ impl Example {
             let text = format!("plugin type '{name}' is not registered");
             self.loaded.as_ref().is_err_and(|error| error.message == text)
         };
-        PENDING.iter().any(|name| unregistered(name))
+        PENDING.iter().any(unregistered)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod data_parallel_profile_handler;
 pub mod disagg;
 pub mod disagg_headers_handler;
 pub mod disagg_profile_handler;
+pub mod disaggregatedset_rollout_screener;
 pub mod header_profile_handler;
 pub mod label_selector_filter;
 pub mod load_aware_scorer;
