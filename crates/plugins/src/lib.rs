@@ -26,6 +26,7 @@ pub mod destination_endpoint_served_verifier;
 pub mod endpoint_notification_source;
 pub mod file_discovery;
 pub mod flow_control;
+pub mod header_based_testing_filter;
 pub mod inflight_load_producer;
 pub mod kv_cache_utilization_scorer;
 pub mod latency_scorer;
@@ -37,6 +38,7 @@ pub mod metrics_data_source;
 pub mod multicluster;
 pub mod parsers;
 pub mod prefix;
+pub mod prefix_cache_affinity_filter;
 pub mod prefix_cache_scorer;
 pub mod probabilistic_admitter;
 pub mod queue_scorer;
@@ -44,6 +46,7 @@ pub mod random_picker;
 pub mod request_attribute_reporter;
 pub mod running_requests_size_scorer;
 pub mod single_profile_handler;
+pub mod slo_headroom_tier_filter;
 pub mod token_producer;
 pub mod weighted_random_picker;
 
@@ -87,18 +90,24 @@ pub fn registry() -> Registry {
         .register(flow_control::soft_reflective_ceiling_policy::TYPE)
         .register(flow_control::static_usage_limit_policy::TYPE)
         .register(flow_control::utilization_detector::TYPE)
+        .register(header_based_testing_filter::TYPE)
         .register(inflight_load_producer::TYPE)
         .register(kv_cache_utilization_scorer::TYPE)
         .register(latency_scorer::TYPE)
         .register(latency_slo_admitter::TYPE)
         .register(llmd::active_request_scorer::TYPE)
+        .register(llmd::agent_identity::TYPE)
         .register(llmd::always_disagg_multimodal_decider::TYPE)
         .register(llmd::always_disagg_pd_decider::TYPE)
         .register(llmd::burst_prefix_cache_producer::TYPE)
         .register(llmd::by_label::TYPE)
+        .register(llmd::context_length_aware::TYPE)
         .register(llmd::data_parallel_profile_handler::TYPE)
         .register(llmd::disagg_headers_handler::TYPE)
         .register(llmd::disagg_profile_handler::TYPE)
+        .register(llmd::endpoint_attribute_filter::TYPE)
+        .register(llmd::endpoint_attribute_scorer::TYPE)
+        .register(llmd::header_label_affinity_scorer::TYPE)
         .register(llmd::header_profile_handler::TYPE)
         .register(llmd::disaggregatedset_rollout_screener::TYPE)
         .register(llmd::label_selector_filter::TYPE)
@@ -109,7 +118,12 @@ pub fn registry() -> Registry {
         .register(llmd::role_filters::DECODE)
         .register(llmd::role_filters::ENCODE)
         .register(llmd::role_filters::PREFILL)
+        .register(llmd::session_id_producer::TYPE)
         .register(llmd::token_load_scorer::TYPE)
+        .register(llmd::topology_affinity_filter::TYPE)
+        .register(llmd::topology_affinity_scorer::TYPE)
+        .register(llmd::topology_extractor::TYPE)
+        .register(llmd::utilization_filter::TYPE)
         .register(lora_affinity_scorer::TYPE)
         .register(max_score_picker::TYPE)
         .register(metrics_data_source::TYPE)
@@ -124,6 +138,7 @@ pub fn registry() -> Registry {
         .register(parsers::vertexai_parser::TYPE)
         .register(parsers::vllmgrpc_parser::TYPE)
         .register(parsers::vllmhttp_parser::TYPE)
+        .register(prefix_cache_affinity_filter::TYPE)
         .register(prefix_cache_scorer::TYPE)
         .register(probabilistic_admitter::TYPE)
         .register(queue_scorer::TYPE)
@@ -131,6 +146,7 @@ pub fn registry() -> Registry {
         .register(request_attribute_reporter::TYPE)
         .register(running_requests_size_scorer::TYPE)
         .register(single_profile_handler::TYPE)
+        .register(slo_headroom_tier_filter::TYPE)
         .register(token_producer::TYPE)
         .register(weighted_random_picker::TYPE);
     registry

@@ -163,10 +163,15 @@ impl World {
 
     /// The endpoints that a filter keeps.
     pub(crate) fn filter(&self, built: &Built) -> Vec<EndpointIx> {
+        self.filter_for(built, &Request::default())
+    }
+
+    /// The endpoints that a filter keeps for a request.
+    pub(crate) fn filter_for(&self, built: &Built, request: &Request<'_>) -> Vec<EndpointIx> {
         let (mut kept, mut rejections) = (self.all(), Vec::<Rejection>::new());
         let filter = built.roles.filter.as_ref().expect("a filter");
         let mut candidates = Candidates::new(&mut kept, &mut rejections, 0);
-        filter.filter(&self.cycle(&Request::default()), &mut candidates).expect("filters");
+        filter.filter(&self.cycle(request), &mut candidates).expect("filters");
         assert_eq!(kept.len() + rejections.len(), self.endpoints.len());
         kept
     }
@@ -174,6 +179,14 @@ impl World {
     /// The raw scores of all endpoints.
     pub(crate) fn score(&self, built: &Built) -> Vec<f64> {
         self.score_some(built, &self.all())
+    }
+
+    /// The raw scores of all endpoints for a request.
+    pub(crate) fn score_for(&self, built: &Built, request: &Request<'_>) -> Vec<f64> {
+        let mut out = vec![f64::NAN; self.endpoints.len()];
+        let scorer = built.roles.scorer.as_ref().expect("a scorer");
+        scorer.score(&self.cycle(request), &self.all(), &mut out).expect("scores");
+        out
     }
 
     pub(crate) fn score_some(&self, built: &Built, candidates: &[EndpointIx]) -> Vec<f64> {

@@ -29,6 +29,15 @@ plugins:
 - type: cel-scorer
   parameters:
     expression: endpoint.prefix_ratio / (1.0 + endpoint.in_flight_requests + size(request.model))
+- {type: endpoint-attribute-filter, parameters: {attribute: age, algorithm: {type: threshold, threshold: {operator: LessThan, value: 4}}}}
+- {type: utilization-filter, parameters: {conditions: [{metric: active-requests, maxValue: 9}]}}
+- {type: prefix-cache-affinity-filter, parameters: {explorationProbability: 0.5}}
+- type: topology-affinity-filter
+- type: topology-extractor
+- {type: context-length-aware, parameters: {enableFiltering: true}}
+- {type: endpoint-attribute-scorer, parameters: {attributeKey: age, algorithm: {type: linear_lower_is_better}}}
+- {type: header-label-affinity-scorer, parameters: {headerName: x-zone, labelKey: zone}}
+- type: topology-affinity-scorer
 - type: queue-scorer
 - type: running-requests-size-scorer
 - type: kv-cache-utilization-scorer

@@ -33,7 +33,8 @@ impl Proxy {
     pub(crate) fn new(config: &str, pods: u32) -> Self {
         let kept = KeptState::default();
         let text = config.to_owned();
-        let document = ConfigDocument { text, ..Default::default() };
+        let allow_experimental_plugins = true;
+        let document = ConfigDocument { text, allow_experimental_plugins, ..Default::default() };
         let config = load(&document, &inlane_plugins::registry(), &kept).expect("loads");
         let endpoint = |slot| Endpoint {
             id: format!("default/pod-{slot:05}"),
