@@ -25,7 +25,7 @@ pub struct Families {
     pub decision: Histogram,
     attempts: IntCounterVec,
     attempts_deprecated: IntCounterVec,
-    steps: [IntCounter; 2],
+    steps: [IntCounter; 3],
     /// The shadow configuration.
     pub shadow: ShadowFamilies,
     /// Decisions repeated because a booking conflicted.
@@ -60,7 +60,7 @@ impl Families {
         let old_attempt = ["status", "target_model_name", "pod_name", "namespace", "port"];
         let steps = m.counters(
             "inlane_decision_steps_total",
-            "Decisions by the step they were made on: full, or what was left out.",
+            "Decisions by the step they were made on: full, partial (the last data producers left out), load-only.",
             &["step"],
         )?;
         let info = m.gauges(
@@ -97,7 +97,8 @@ impl Families {
                 &old("scheduler_attempts_total", "Counter of scheduling attempts."),
                 &old_attempt,
             )?,
-            steps: [Step::Full, Step::LoadOnly].map(|s| steps.with_label_values(&[s.as_str()])),
+            steps: [Step::Full, Step::Partial, Step::LoadOnly]
+                .map(|s| steps.with_label_values(&[s.as_str()])),
             conflicts: m.counter(
                 "inlane_booking_conflicts_total",
                 "Decisions repeated because another worker had booked the chosen endpoint.",
@@ -137,7 +138,8 @@ impl Families {
     pub fn step(&self, step: Step) -> &IntCounter {
         match step {
             Step::Full => &self.steps[0],
-            Step::LoadOnly => &self.steps[1],
+            Step::Partial => &self.steps[1],
+            Step::LoadOnly => &self.steps[2],
         }
     }
 

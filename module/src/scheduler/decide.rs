@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inlane_core::cycle::{Ask, Scratch};
+use inlane_core::cycle::{Ask, Produced, Scratch};
 use inlane_core::decision::ScheduleError;
 use inlane_core::effect::{Effect, Kept};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet};
@@ -31,6 +31,8 @@ const CONFLICTS: u32 = 8;
 pub enum Step {
     /// Everything that is configured.
     Full,
+    /// The budget was used up while the data producers ran: the last ones were left out.
+    Partial,
     /// The budget was used up before the data producers' turn: load only.
     LoadOnly,
 }
@@ -40,6 +42,7 @@ impl Step {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Partial => "partial",
             Self::LoadOnly => "load-only",
         }
     }
@@ -157,13 +160,19 @@ fn run(
         false => request,
     };
     serving.fill_metrics(&mut scratch.columns, now_ms, stale_ms);
+    let overdue = || over_budget(asked.started_ns, clock::now_ns(), settings.decision_budget);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
-        fill_load(serving, scratch);
         Step::LoadOnly
     } else {
-        plan.produce(&Ask { seed, ..Ask::new(&request, serving, now_ms) }, scratch);
-        Step::Full
+        let ask = Ask { seed, overdue: Some(&overdue), ..Ask::new(&request, serving, now_ms) };
+        match plan.produce(&ask, scratch) {
+            Produced::All => Step::Full,
+            Produced::Cut => Step::Partial,
+        }
     };
+    if step != Step::Full {
+        fill_load(serving, scratch);
+    }
 
     let mut conflicts = 0;
     let outcome = loop {

@@ -26,7 +26,7 @@ mod score;
 mod scratch;
 
 pub use guard::isolate;
-pub use prepare::Ask;
+pub use prepare::{Ask, Produced};
 pub use scratch::{Failures, Scratch};
 
 use crate::columns::{Columns, Metrics};

@@ -27,12 +27,25 @@ pub struct Ask<'a> {
     pub now_ms: u64,
     /// The seed of the decision.
     pub seed: u64,
+    /// Says whether the time for producing data is up. Asked before every data producer but the
+    /// first; the others are left out then.
+    pub overdue: Option<&'a dyn Fn() -> bool>,
+}
+
+/// How far the data producers got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Produced {
+    /// All of them ran, or one failed.
+    All,
+    /// Time was up before the last ones had their turn.
+    Cut,
 }
 
 impl<'a> Ask<'a> {
-    /// A request that may go anywhere and has not waited for anything; the seed is 0.
+    /// A request that may go anywhere, has not waited for anything and has all the time there is;
+    /// the seed is 0.
     pub fn new(request: &'a Request<'a>, load: &'a dyn LoadSource, now_ms: u64) -> Self {
-        Self { request, subset: None, load, tickets: &[], now_ms, seed: 0 }
+        Self { request, subset: None, load, tickets: &[], now_ms, seed: 0, overdue: None }
     }
 
     /// The same, narrowed to `subset`.
@@ -72,22 +85,26 @@ impl Plan {
     /// Screens the candidates and runs the data producers in order. The first producer that fails
     /// ends the pass: its data and those of the producers after it may be missing, which scorers
     /// take as absent.
-    pub fn produce(&self, ask: &Ask<'_>, scratch: &mut Scratch) {
+    pub fn produce(&self, ask: &Ask<'_>, scratch: &mut Scratch) -> Produced {
         self.narrow(ask, scratch);
         if !self.config.screeners.is_empty() {
             self.screen(ask, scratch);
         }
         let Scratch { columns, state, candidates, failures, .. } = scratch;
         let cx = self.producing(ask, candidates);
-        for &plugin in &self.config.producers {
+        for (position, &plugin) in self.config.producers.iter().enumerate() {
             let Some(producer) = self.roles(plugin).and_then(|r| r.producer.as_deref()) else {
                 continue;
             };
+            if position > 0 && ask.overdue.is_some_and(|overdue| overdue()) {
+                return Produced::Cut;
+            }
             if let Err(error) = isolate(|| DataProducer::produce(producer, &cx, columns, state)) {
                 failures.add(plugin, error);
-                return;
+                break;
             }
         }
+        Produced::All
     }
 
     fn narrow(&self, ask: &Ask<'_>, scratch: &mut Scratch) {

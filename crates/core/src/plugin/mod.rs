@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Between `DataProducer` and `PostChoice` nothing may change state: filters, scorers, pickers and
-//! handlers read [`Columns`] and the request, and draw randomness from the seed only. State that a
+//! handlers read [`Columns`](crate::columns::Columns) and the request, and draw randomness from the seed only. State that a
 //! plugin keeps between requests is read by its producer half, which fills columns, and written
 //! by its effect half, [`PostChoice::apply`].
 //!

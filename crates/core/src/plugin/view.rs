@@ -43,7 +43,7 @@ impl Cycle<'_> {
     }
 }
 
-/// What plugins worked out for a pool, once per topology: see [`PerTopology`].
+/// What plugins worked out for a pool, once per topology: see [`PerTopology`](super::PerTopology).
 #[derive(Default)]
 pub struct Settled(Vec<Option<Box<dyn Any + Send + Sync>>>);
 

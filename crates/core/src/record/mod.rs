@@ -4,7 +4,7 @@
 //! request's features, the state that plugins carried over from their producers, the time and the
 //! seed. [`Inputs`] takes them down in memory, reusing it; [`Line`] is the form in which they leave
 //! the process, one JSON object a line: first a [`Setting`] for each configuration and topology,
-//! then decisions that refer to it by number. [`replay`] makes a decision again, with the
+//! then decisions that refer to it by number. [`Replayer`] makes a decision again, with the
 //! configuration that it was made with, bit for bit, or with another one.
 //!
 //! Prompts are not recorded, only their lengths; of the headers those that a plugin asked for.

@@ -10,7 +10,7 @@ use super::super::control_headers::DESTINATION;
 use super::{BODY, Stream};
 use crate::runtime::Serving;
 use crate::settings::Settings;
-use crate::testing::{PROBED, World, registry, script, settings};
+use crate::testing::{LEAST_BOOKED, PROBED, World, registry, script, settings};
 
 fn probed(settings: Settings, endpoints: u32) -> World {
     World::with(settings, registry, PROBED, endpoints)
@@ -178,4 +178,53 @@ fn another_leg_is_booked_until_the_first_byte() {
     early.destroy();
     assert_eq!(world.booked(), [0, 1], "a stream that ends early gives both back");
     assert_eq!(world.stale_releases(), 0);
+}
+
+/// A data producer that takes longer than any budget.
+mod slow {
+    use std::sync::Arc;
+
+    use inlane_core::columns::Columns;
+    use inlane_core::decision::PluginError;
+    use inlane_core::plugin::{DataProducer, Producing, Roles};
+    use inlane_core::registry::{PluginType, Registry};
+    use inlane_core::state::CycleState;
+
+    struct Slow;
+
+    impl DataProducer for Slow {
+        fn produce(
+            &self,
+            _: &Producing<'_>,
+            _: &mut Columns,
+            _: &mut CycleState,
+        ) -> Result<(), PluginError> {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            Ok(())
+        }
+    }
+
+    pub(super) fn registry() -> Registry {
+        let mut registry = super::registry();
+        registry.register(PluginType::new("slow-producer", |_, _| {
+            Ok(Roles::default().producer(Arc::new(Slow)))
+        }));
+        registry
+    }
+}
+
+#[test]
+fn producers_whose_turn_comes_too_late_are_left_out() {
+    let config = LEAST_BOOKED.replace(
+        "- type: inflight-load-producer",
+        "- type: slow-producer\n- type: inflight-load-producer\n- type: approx-prefix-cache-producer",
+    );
+    let budget = Settings { decision_budget: Duration::from_millis(250), ..settings() };
+    let world = World::with(budget, slow::registry, &config, 2);
+    book(world.served().serving().unwrap(), 0, 3);
+    let stream = Stream::sent(&world, BODY);
+    assert_eq!(destination(&stream), "10.0.0.2:8000", "bookings count all the same");
+    let page = world.metrics();
+    assert!(page.contains("inlane_decision_steps_total{step=\"partial\"} 1"), "{page}");
+    drop(stream);
 }
