@@ -32,14 +32,17 @@ pub mod kv_cache_utilization_scorer;
 pub mod latency_scorer;
 pub mod latency_slo_admitter;
 pub mod llmd;
+pub mod lmetric_scorer;
 pub mod lora_affinity_scorer;
 pub mod max_score_picker;
 pub mod metrics_data_source;
 pub mod multicluster;
 pub mod parsers;
+pub mod power_of_d;
 pub mod prefix;
 pub mod prefix_cache_affinity_filter;
 pub mod prefix_cache_scorer;
+pub mod prefix_load_scorer;
 pub mod probabilistic_admitter;
 pub mod queue_scorer;
 pub mod random_picker;
@@ -105,13 +108,16 @@ pub fn registry() -> Registry {
         .register(llmd::data_parallel_profile_handler::TYPE)
         .register(llmd::disagg_headers_handler::TYPE)
         .register(llmd::disagg_profile_handler::TYPE)
+        .register(llmd::disaggregatedset_rollout_screener::TYPE)
         .register(llmd::endpoint_attribute_filter::TYPE)
         .register(llmd::endpoint_attribute_scorer::TYPE)
         .register(llmd::header_label_affinity_scorer::TYPE)
         .register(llmd::header_profile_handler::TYPE)
-        .register(llmd::disaggregatedset_rollout_screener::TYPE)
         .register(llmd::label_selector_filter::TYPE)
         .register(llmd::load_aware_scorer::TYPE)
+        .register(llmd::mm_embeddings_cache_producer::TYPE)
+        .register(llmd::mm_embeddings_cache_scorer::TYPE)
+        .register(llmd::no_hit_lru_scorer::TYPE)
         .register(llmd::p2p_source_producer::TYPE)
         .register(llmd::pd_profile_handler::TYPE)
         .register(llmd::prefix_based_pd_decider::TYPE)
@@ -124,6 +130,7 @@ pub fn registry() -> Registry {
         .register(llmd::topology_affinity_scorer::TYPE)
         .register(llmd::topology_extractor::TYPE)
         .register(llmd::utilization_filter::TYPE)
+        .register(lmetric_scorer::TYPE)
         .register(lora_affinity_scorer::TYPE)
         .register(max_score_picker::TYPE)
         .register(metrics_data_source::TYPE)
@@ -138,8 +145,10 @@ pub fn registry() -> Registry {
         .register(parsers::vertexai_parser::TYPE)
         .register(parsers::vllmgrpc_parser::TYPE)
         .register(parsers::vllmhttp_parser::TYPE)
+        .register(power_of_d::TYPE)
         .register(prefix_cache_affinity_filter::TYPE)
         .register(prefix_cache_scorer::TYPE)
+        .register(prefix_load_scorer::TYPE)
         .register(probabilistic_admitter::TYPE)
         .register(queue_scorer::TYPE)
         .register(random_picker::TYPE)

@@ -44,6 +44,14 @@ plugins:
 - type: load-aware-scorer
 - type: active-request-scorer
 - type: prefix-cache-scorer
+- type: inflight-load-producer
+- type: token-load-scorer
+- type: lora-affinity-scorer
+- type: no-hit-lru-scorer
+- type: mm-embeddings-cache-scorer
+- type: lmetric-scorer
+- type: prefix-load-scorer
+- {type: power-of-d, parameters: {d: 200}}
 - {type: PICKER, parameters: {maxNumOfEndpoints: 3}}
 ";
 

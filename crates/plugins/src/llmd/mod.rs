@@ -19,6 +19,9 @@ pub mod header_label_affinity_scorer;
 pub mod header_profile_handler;
 pub mod label_selector_filter;
 pub mod load_aware_scorer;
+pub mod mm_embeddings_cache_producer;
+pub mod mm_embeddings_cache_scorer;
+pub mod no_hit_lru_scorer;
 pub mod p2p_source_producer;
 pub mod pd_profile_handler;
 pub mod prefix_based_pd_decider;
@@ -32,4 +35,5 @@ pub mod utilization_filter;
 
 mod attribute;
 mod burst;
+mod cold_order;
 mod topology;

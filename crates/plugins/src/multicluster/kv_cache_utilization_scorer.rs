@@ -6,17 +6,18 @@ use inlane_core::columns::{Col, Scalar};
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{BuildError, PluginType};
+use inlane_core::registry::PluginType;
 
-use super::{KV_CACHE_UTILIZATION, NoParameters, reported};
+use super::{KV_CACHE_UTILIZATION, reported};
+use crate::ignored::ignore;
 
-/// The type `multicluster-kv-cache-utilization-scorer`. It has no parameters.
+/// The type `multicluster-kv-cache-utilization-scorer`. Parameters are ignored.
 pub const TYPE: PluginType =
     PluginType::new("multicluster-kv-cache-utilization-scorer", |build, params| {
-        let NoParameters {} = params.decode()?;
+        ignore(build, params);
         let usage = build.scalar(KV_CACHE_UTILIZATION, "");
         let scorer = MulticlusterKvCacheUtilizationScorer { usage };
-        Ok::<_, BuildError>(Roles::default().scorer(Arc::new(scorer)))
+        Ok(Roles::default().scorer(Arc::new(scorer)))
     })
     .alpha();
 

@@ -8,17 +8,11 @@ pub mod queue_scorer;
 
 use inlane_core::columns::{Col, Columns, Scalar};
 use inlane_core::endpoint::EndpointIx;
-use serde::Deserialize;
 
 /// The scalar with a cluster's average queue length.
 pub const QUEUE_SIZE: &str = "llm-d.ai/multicluster-queue-size";
 /// The scalar with a cluster's average KV-cache use, 0 to 1.
 pub const KV_CACHE_UTILIZATION: &str = "llm-d.ai/multicluster-kv-cache-utilization";
-
-/// A type without parameters.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoParameters {}
 
 /// What a cluster reported. What is no finite number was not reported.
 fn reported(columns: &Columns, col: Col<Scalar>, ix: EndpointIx) -> Option<f64> {

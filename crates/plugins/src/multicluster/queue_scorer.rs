@@ -6,15 +6,16 @@ use inlane_core::columns::{Col, Scalar};
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
-use inlane_core::registry::{BuildError, PluginType};
+use inlane_core::registry::PluginType;
 
-use super::{NoParameters, QUEUE_SIZE, reported};
+use super::{QUEUE_SIZE, reported};
+use crate::ignored::ignore;
 
-/// The type `multicluster-queue-scorer`. It has no parameters.
+/// The type `multicluster-queue-scorer`. Parameters are ignored.
 pub const TYPE: PluginType = PluginType::new("multicluster-queue-scorer", |build, params| {
-    let NoParameters {} = params.decode()?;
+    ignore(build, params);
     let queue = build.scalar(QUEUE_SIZE, "");
-    Ok::<_, BuildError>(Roles::default().scorer(Arc::new(MulticlusterQueueScorer { queue })))
+    Ok(Roles::default().scorer(Arc::new(MulticlusterQueueScorer { queue })))
 })
 .alpha();
 
@@ -84,7 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_refused() {
-        assert!(World::new(0).build("multicluster-queue-scorer", "{a: 1}").is_err());
+    fn parameters_are_ignored() {
+        let built = World::new(0).build("multicluster-queue-scorer", "{a: 1}").unwrap();
+        assert_eq!(built.warnings.len(), 1);
     }
 }
