@@ -40,6 +40,7 @@ pub mod model_filter;
 pub mod multicluster;
 pub mod parsers;
 pub mod power_of_d;
+pub mod predicted_latency;
 pub mod prefix;
 pub mod prefix_cache_affinity_filter;
 pub mod prefix_cache_scorer;
@@ -152,6 +153,7 @@ pub fn registry() -> Registry {
         .register(parsers::vllmgrpc_parser::TYPE)
         .register(parsers::vllmhttp_parser::TYPE)
         .register(power_of_d::TYPE)
+        .register(predicted_latency::TYPE)
         .register(prefix_cache_affinity_filter::TYPE)
         .register(prefix_cache_scorer::TYPE)
         .register(prefix_load_scorer::TYPE)

@@ -81,6 +81,12 @@ impl Proxy {
         }
     }
 
+    /// What a plugin keeps from request to request, when there is one of that kind.
+    #[allow(dead_code, reason = "not every test looks inside")]
+    pub(crate) fn kept<T: std::any::Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.kept.all::<T>().pop().map(|(_, state)| state)
+    }
+
     #[allow(dead_code, reason = "not every test looks inside")]
     pub(crate) fn indexes(&self) -> Vec<Arc<PrefixIndex>> {
         self.kept.all::<PrefixIndex>().into_iter().map(|(_, index)| index).collect()
