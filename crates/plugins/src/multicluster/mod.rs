@@ -8,6 +8,7 @@ pub mod metrics_data_source;
 pub mod metrics_extractor;
 pub mod prefix_cache_scorer;
 pub mod queue_scorer;
+pub mod session_affinity_filter;
 
 use inlane_core::columns::{Col, Columns, Scalar};
 use inlane_core::endpoint::EndpointIx;
