@@ -9,6 +9,9 @@
 //! `scripts/bench.sh` runs all of it. Nothing here is part of the product.
 #![forbid(unsafe_code)]
 
+// The tests of the plugins run them through the same.
+#[path = "../../crates/plugins/tests/support/alone.rs"]
+mod alone;
 pub mod bodies;
 pub mod load;
 pub mod ops;

@@ -155,16 +155,15 @@ impl Rig {
     /// # Errors
     /// A configuration that is refused, or shared memory that cannot be had.
     pub fn new(scorers: &[(&str, u32)], picker: &str, pods: u32) -> Fallible<Self> {
-        let plugins: String = scorers.iter().map(|(kind, _)| format!("- type: {kind}\n")).collect();
-        let references: String = scorers
-            .iter()
-            .map(|(kind, weight)| format!("  - {{pluginRef: {kind}, weight: {weight}}}\n"))
-            .collect();
-        let text = format!(
-            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}\
-             - type: {picker}\nschedulingProfiles:\n- name: default\n  plugins:\n{references}  \
-             - pluginRef: {picker}\n"
-        );
+        Self::configured(&configuration(scorers, picker), pods)
+    }
+
+    /// A pool of `pods` with this configuration.
+    ///
+    /// # Errors
+    /// A configuration that is refused, or shared memory that cannot be had.
+    pub fn configured(text: &str, pods: u32) -> Fallible<Self> {
+        let text = text.to_owned();
         let kept = KeptState::default();
         let document = ConfigDocument { text, ..ConfigDocument::default() };
         let config = load(&document, &inlane_plugins::registry(), &kept)?;
@@ -247,6 +246,20 @@ impl Rig {
             index.drain();
         }
     }
+}
+
+/// A configuration with one profile of these scorers (type and weight) and this picker.
+pub fn configuration(scorers: &[(&str, u32)], picker: &str) -> String {
+    let plugins: String = scorers.iter().map(|(kind, _)| format!("- type: {kind}\n")).collect();
+    let references: String = scorers
+        .iter()
+        .map(|(kind, weight)| format!("  - {{pluginRef: {kind}, weight: {weight}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}\
+         - type: {picker}\nschedulingProfiles:\n- name: default\n  plugins:\n{references}  \
+         - pluginRef: {picker}\n"
+    )
 }
 
 fn with_request<R>(

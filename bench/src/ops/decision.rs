@@ -1,4 +1,4 @@
-//! Decisions: by pool size, plugin by plugin, and with everything that a request asks for.
+//! Decisions: by pool size, with a long profile, and with everything that a request asks for.
 
 use std::hint::black_box;
 
@@ -12,18 +12,37 @@ use crate::rig::{self, BodyScanner, Rig, SCORERS};
 /// Pool sizes and the most that a decision may take, ns.
 const POOLS: [(u32, f64); 4] =
     [(10, 1_000.0), (100, 3_000.0), (1_000, 20_000.0), (10_000, 250_000.0)];
+/// Two filters, five scorers and a picker over everything that a worker knows: metrics, prefixes,
+/// adapters, bookings.
+const EIGHT_PLUGINS: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: decode-filter
+- {type: prefix-cache-affinity-filter, parameters: {explorationProbability: 0.5}}
+- type: queue-scorer
+- type: kv-cache-utilization-scorer
+- type: prefix-cache-scorer
+- type: active-request-scorer
+- type: lora-affinity-scorer
+- type: max-score-picker
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: decode-filter
+  - pluginRef: prefix-cache-affinity-filter
+  - {pluginRef: queue-scorer, weight: 2}
+  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+  - {pluginRef: prefix-cache-scorer, weight: 3}
+  - {pluginRef: active-request-scorer, weight: 1}
+  - {pluginRef: lora-affinity-scorer, weight: 1}
+  - pluginRef: max-score-picker
+";
 /// Requests that fill the prefix index first.
 const WARM: usize = 64;
 
-const ALONE: [&str; 6] = [
-    "queue-scorer",
-    "kv-cache-utilization-scorer",
-    "running-requests-size-scorer",
-    "prefix-cache-scorer",
-    "load-aware-scorer",
-    "active-request-scorer",
-];
-const PICKERS: [&str; 3] = ["max-score-picker", "random-picker", "weighted-random-picker"];
+/// Pool size of the profile with eight plugins, and the most that its decision may take, ns.
+const EIGHT: (u32, f64) = (100, 6_000.0);
 
 pub(super) fn operations() -> Vec<Operation> {
     let mut operations = Vec::new();
@@ -54,22 +73,28 @@ pub(super) fn operations() -> Vec<Operation> {
             .without_allocation(),
         );
     }
-    for scorer in ALONE {
-        operations.push(
-            Operation::new(format!("scorer/{scorer}/1000"), move || {
-                decide(&[(scorer, 1)], "max-score-picker", 1_000)
-            })
-            .without_allocation(),
-        );
-    }
-    for picker in PICKERS {
-        operations.push(
-            Operation::new(format!("picker/{picker}/1000"), move || {
-                decide(&[("queue-scorer", 1)], picker, 1_000)
-            })
-            .without_allocation(),
-        );
-    }
+    let (pods, limit) = EIGHT;
+    operations.push(
+        Operation::new(format!("profile/eight-plugins/decide/{pods}"), move || {
+            let (mut rig, scanner) = warmed(Rig::configured(EIGHT_PLUGINS, pods)?, 8 << 10);
+            Ok(Box::new(move || {
+                black_box(rig.decide(&scanner));
+            }))
+        })
+        .limit_ns(limit)
+        .without_allocation(),
+    );
+    operations.push(
+        Operation::new(format!("profile/eight-plugins/begin-produce-decide/{pods}"), move || {
+            let (mut rig, scanner) = warmed(Rig::configured(EIGHT_PLUGINS, pods)?, 8 << 10);
+            Ok(Box::new(move || {
+                rig.begin();
+                rig.produce(&scanner);
+                black_box(rig.decide(&scanner));
+            }))
+        })
+        .without_allocation(),
+    );
     operations.push(
         Operation::new("ledger/claim-release", || {
             let rig = Rig::new(&SCORERS, "max-score-picker", 8)?;
@@ -94,7 +119,10 @@ fn warm(
     pods: u32,
     len: usize,
 ) -> Fallible<(Rig, BodyScanner)> {
-    let mut rig = Rig::new(scorers, picker, pods)?;
+    Ok(warmed(Rig::new(scorers, picker, pods)?, len))
+}
+
+fn warmed(mut rig: Rig, len: usize) -> (Rig, BodyScanner) {
     let mut scanner = rig::scanner(Api::Completions, rig.unit());
     for index in 0..WARM {
         rig::scan(&mut scanner, Api::Completions, bodies::completion(index, len).as_bytes());
@@ -102,7 +130,7 @@ fn warm(
     }
     rig.begin();
     rig.produce(&scanner);
-    Ok((rig, scanner))
+    (rig, scanner)
 }
 
 fn decide(scorers: &[(&str, u32)], picker: &str, pods: u32) -> Fallible<Run> {

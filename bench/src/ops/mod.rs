@@ -5,6 +5,7 @@
 
 mod decision;
 mod page;
+mod plugins;
 mod table;
 mod text;
 
@@ -57,8 +58,14 @@ impl Operation {
 }
 
 /// All operations.
+///
+/// # Panics
+/// When a registered plugin type does not load: it needs parameters in
+/// `crates/plugins/tests/support/alone.rs`.
 pub fn all() -> Vec<Operation> {
     let mut operations = decision::operations();
+    let plugins = plugins::operations();
+    operations.extend(plugins.unwrap_or_else(|error| panic!("{error}")));
     operations.extend(text::operations());
     operations.extend(table::operations());
     operations.extend(page::operations());

@@ -6,11 +6,13 @@
 mod support;
 
 use std::alloc::System;
+use std::sync::{Mutex, PoisonError};
 
 use inlane_core::request::{Prompt, Request};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use support::Proxy;
+use support::alone::{self, Alone};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -38,8 +40,6 @@ plugins:
 - {type: endpoint-attribute-scorer, parameters: {attributeKey: age, algorithm: {type: linear_lower_is_better}}}
 - {type: header-label-affinity-scorer, parameters: {headerName: x-zone, labelKey: zone}}
 - type: topology-affinity-scorer
-- {type: session-affinity-scorer, parameters: {strategy: session_id}}
-- type: session-affinity-filter
 - type: queue-scorer
 - type: running-requests-size-scorer
 - type: kv-cache-utilization-scorer
@@ -57,18 +57,44 @@ plugins:
 - {type: PICKER, parameters: {maxNumOfEndpoints: 3}}
 ";
 
+/// One test at a time: the allocator counts for all of them.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn no_registered_plugin_allocates_once_warm() {
+    let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let registry = inlane_plugins::registry();
+    let mut faults = Vec::new();
+    for (name, role) in alone::roles(&registry).unwrap() {
+        let mut plugin = Alone::new(&registry, name, 300).unwrap();
+        let mut run = |seeds: std::ops::Range<u64>| {
+            for seed in seeds {
+                plugin.run(role, seed)?;
+            }
+            Ok::<(), String>(())
+        };
+        if let Err(error) = run(0..200) {
+            faults.push(format!("{name} as {}: {error}", role.name()));
+            continue;
+        }
+        let region = Region::new(ALLOCATOR);
+        let outcome = run(0..100);
+        let change = region.change();
+        assert_eq!(outcome, Ok(()), "{name}");
+        let allocates = change.allocations + change.reallocations > 0;
+        if allocates != alone::may_allocate(name, role) {
+            faults.push(format!("{name} as {}: {change:?}", role.name()));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 #[test]
 fn a_warm_decision_does_not_allocate() {
+    let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ids: Vec<u32> = (0..5_000).collect();
     let prompts = [Prompt::Tokens(&ids)];
-    let headers = [("x-session-id", "u")];
-    let request = Request {
-        id: "r",
-        target_model: "m",
-        prompts: &prompts,
-        headers: &headers,
-        ..Default::default()
-    };
+    let request = Request { id: "r", target_model: "m", prompts: &prompts, ..Default::default() };
     for picker in ["max-score-picker", "weighted-random-picker", "random-picker"] {
         let mut proxy = Proxy::new(&CONFIG.replace("PICKER", picker), 300);
         for seed in 0..50 {
