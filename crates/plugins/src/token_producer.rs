@@ -2,18 +2,25 @@
 //!
 //! Prompts arrive tokenized, or already packed into blocks, because the body is read while it
 //! arrives; there is nothing left to do here per request. What remains is the configuration: the
-//! data key that consumers ask for, and the choice of a backend.
+//! data key that consumers ask for, the choice of a backend, and how media are estimated
+//! ([`Estimate`], which whoever reads bodies asks for).
 
+mod estimate;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use inlane_core::columns::Columns;
-use inlane_core::config::GoDuration;
+use inlane_core::config::{GoDuration, LoadedConfig};
 use inlane_core::decision::PluginError;
 use inlane_core::plugin::{DataProducer, Producing, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
 use inlane_core::state::CycleState;
 use serde::Deserialize;
+
+pub use estimate::Estimate;
+use estimate::EstimateParameters;
 
 /// The type `token-producer`.
 pub const TYPE: PluginType = PluginType::new("token-producer", build)
@@ -27,11 +34,11 @@ pub struct Parameters {
     /// Model whose tokenizer is asked for; alone it means the `vllm` backend.
     pub model_name: String,
     /// Tokens are estimated, four bytes each.
-    pub estimate: Option<serde_yaml::Mapping>,
+    pub estimate: Option<EstimateParameters>,
     /// A vLLM server renders prompts.
     pub vllm: Option<VllmBackend>,
     /// A tokenizer behind a Unix socket. Deprecated.
-    pub uds_tokenizer_config: Option<serde_yaml::Mapping>,
+    pub uds_tokenizer_config: Option<UdsBackend>,
 }
 
 /// A vLLM server that renders prompts to token ids.
@@ -44,6 +51,31 @@ pub struct VllmBackend {
     pub timeout: GoDuration,
     /// How long a multimodal prompt may take.
     pub mm_timeout: GoDuration,
+}
+
+/// A tokenizer behind a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UdsBackend {
+    /// The socket, or with `useTCP` an address.
+    #[serde(rename = "socketFile")]
+    pub socket_file: String,
+    /// Whether it listens on TCP.
+    #[serde(rename = "useTCP")]
+    pub use_tcp: bool,
+    /// Where each model's tokenizer lies.
+    #[serde(rename = "modelTokenizerMap")]
+    pub model_tokenizer_map: BTreeMap<String, String>,
+}
+
+impl Default for UdsBackend {
+    fn default() -> Self {
+        Self {
+            socket_file: "/tmp/tokenizer/tokenizer-uds.socket".into(),
+            use_tcp: false,
+            model_tokenizer_map: BTreeMap::new(),
+        }
+    }
 }
 
 impl Default for VllmBackend {
@@ -70,8 +102,26 @@ impl Parameters {
         if remote > 0 && !named {
             return Err(BuildError::field("modelName", "must be set with this backend"));
         }
-        Ok(())
+        let map = self.uds_tokenizer_config.as_ref().map(|uds| &uds.model_tokenizer_map);
+        if map.is_some_and(|map| !map.is_empty() && !map.contains_key(&self.model_name)) {
+            let text = format!("has no tokenizer for the model {}", self.model_name);
+            return Err(BuildError::field("udsTokenizerConfig.modelTokenizerMap", text));
+        }
+        self.estimate.as_ref().map_or(Ok(()), |estimate| estimate.validate("estimate"))
     }
+}
+
+/// How media are estimated under `config`: as its first token producer says.
+pub fn estimate(config: &LoadedConfig) -> Estimate {
+    let makes_tokens = |key: &inlane_core::registry::DataKey| key.name == TOKENIZED_PROMPT;
+    let mut producers = config.plugins.iter().filter(|p| p.data.produces.iter().any(makes_tokens));
+    producers.next().map(|producer| estimate_of(&producer.params)).unwrap_or_default()
+}
+
+/// How media are estimated by an instance with these parameters, which have been accepted.
+pub fn estimate_of(params: &Params) -> Estimate {
+    let parameters: Result<Parameters, _> = params.decode();
+    parameters.ok().and_then(|p| p.estimate).map(Estimate::from).unwrap_or_default()
 }
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
@@ -85,9 +135,6 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
             "prompts of {} are counted by estimate: the configured tokenizer backend is not used",
             parameters.model_name
         ));
-    }
-    if parameters.estimate.is_some_and(|estimate| !estimate.is_empty()) {
-        build.warn("estimate: settings have no effect, media are counted by the defaults");
     }
     build.produce_key(TOKENIZED_PROMPT);
     Ok(Roles::default().producer(Arc::new(TokenProducer)))
@@ -128,6 +175,7 @@ mod tests {
             ("{modelName: m}", 1),
             ("{modelName: m, vllm: {url: 'http://r:8000', timeout: 1.5s, mmTimeout: 1m}}", 1),
             ("{modelName: m, udsTokenizerConfig: {socketFile: /tmp/s}}", 2),
+            ("{modelName: m, udsTokenizerConfig: {useTCP: true, modelTokenizerMap: {m: /t}}}", 2),
         ] {
             let built = world.build("tokenizer", parameters).unwrap();
             assert_eq!(built.warnings.len(), warnings, "{:?}", built.warnings);
@@ -146,6 +194,8 @@ mod tests {
             "{modelName: m, vllm: {timeout: 5}}",
             "{modelName: m, vllm: {uri: x}}",
             "{model: m}",
+            "{modelName: m, udsTokenizerConfig: {socket: /tmp/s}}",
+            "{modelName: m, udsTokenizerConfig: {modelTokenizerMap: {other: /t}}}",
         ] {
             assert!(world.build("token-producer", parameters).is_err(), "{parameters}");
         }

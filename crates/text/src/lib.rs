@@ -80,5 +80,7 @@ pub use error::{Bounded, Expected, RequestError, ScanError};
 pub use hash::{
     BlockHasher, BlockSize, CollectedPrompt, Feature, PromptBlocks, TokenCollector, chain, seed,
 };
-pub use request::{Api, Edit, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate};
+pub use request::{
+    Api, Edit, FrameRate, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate,
+};
 pub use sink::{Media, Modality, Sink};

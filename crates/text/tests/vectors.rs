@@ -101,7 +101,7 @@ fn media_estimates() {
     assert_eq!(lengths, [4500, 3, 1]);
 
     let mut scanner = Scanner::new(Api::ChatCompletions, Limits::default(), TokenCollector::new());
-    let video = VideoEstimate { seconds: 1.0, frames_per_second: 1.0, ..Default::default() };
+    let video = VideoEstimate { seconds: 0.5, ..Default::default() };
     scanner.set_media_rules(MediaRules { video_tokens: video.tokens(), ..Default::default() });
     scanner
         .feed(br#"{"messages":[{"content":[{"type":"video_url","video_url":{"url":"v"}}]}]}"#)

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::collect::Feature;
 use crate::sink::{Media, Sink};
 
 /// Bytes of text per estimated token.
@@ -43,6 +44,10 @@ pub struct PromptBlocks<'a> {
     /// Its size in bytes, padding included, beyond the cap too. Not a multiple of the block size
     /// means that the last block is a shorter one.
     pub bytes: u64,
+    /// Its text alone in bytes, without padding and media; a token id counts as 4.
+    pub text_bytes: u64,
+    /// Its media parts in order.
+    pub media: &'a [Feature],
 }
 
 /// Hashes the prompts of a request block by block as they arrive.
@@ -56,6 +61,8 @@ pub struct BlockHasher {
     cap: usize,
     contents: Vec<u64>,
     prompts: Vec<Prompt>,
+    /// Media parts of all prompts.
+    media: Vec<Feature>,
     /// The block in progress: fewer than `size` bytes.
     pending: Vec<u8>,
     open: Prompt,
@@ -64,7 +71,9 @@ pub struct BlockHasher {
 #[derive(Clone, Debug, Default)]
 struct Prompt {
     contents: Range<usize>,
+    media: Range<usize>,
     bytes: u64,
+    text_bytes: u64,
 }
 
 impl BlockHasher {
@@ -75,6 +84,7 @@ impl BlockHasher {
             cap: max_blocks,
             contents: Vec::new(),
             prompts: Vec::new(),
+            media: Vec::new(),
             pending: Vec::new(),
             open: Prompt::default(),
         }
@@ -93,6 +103,8 @@ impl BlockHasher {
             contents: &self.contents[prompt.contents.clone()],
             tokens: prompt.bytes.div_ceil(TOKEN as u64),
             bytes: prompt.bytes,
+            text_bytes: prompt.text_bytes,
+            media: &self.media[prompt.media.clone()],
         })
     }
 
@@ -151,33 +163,43 @@ impl Sink for BlockHasher {
     fn reset(&mut self) {
         self.contents.clear();
         self.prompts.clear();
+        self.media.clear();
         self.pending.clear();
         self.open = Prompt::default();
     }
 
     fn begin_prompt(&mut self) {
         self.pending.clear();
-        let start = self.contents.len();
-        self.open = Prompt { contents: start..start, bytes: 0 };
+        let (start, media) = (self.contents.len(), self.media.len());
+        let (contents, media) = (start..start, media..media);
+        self.open = Prompt { contents, media, bytes: 0, text_bytes: 0 };
     }
 
     #[inline]
     fn text(&mut self, piece: &[u8]) {
+        self.open.text_bytes += piece.len() as u64;
         self.bytes(piece);
     }
 
     fn token_ids(&mut self, ids: &[u32]) {
+        self.open.text_bytes += (ids.len() * TOKEN) as u64;
         for id in ids {
             self.bytes(&id.to_le_bytes());
         }
     }
 
     fn media(&mut self, media: Media) {
+        self.pad();
+        self.media.push(Feature {
+            modality: media.modality,
+            hash: media.digest,
+            offset: self.open.bytes.div_ceil(TOKEN as u64),
+            length: media.tokens,
+        });
         if let BlockSize::Bytes(_) = self.size {
             self.bytes(&media.digest.to_le_bytes());
             return;
         }
-        self.pad();
         let token = (media.digest as u32).to_le_bytes();
         let row = [token; 32];
         let mut left = media.tokens as usize;
@@ -195,6 +217,7 @@ impl Sink for BlockHasher {
             self.pending.clear();
         }
         self.open.contents.end = self.contents.len();
+        self.open.media.end = self.media.len();
         self.prompts.push(std::mem::take(&mut self.open));
     }
 }

@@ -77,19 +77,38 @@ impl ImageRule {
     }
 }
 
+/// How many frames of a video the engine looks at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FrameRate {
+    /// So many per second, each `merge` of them taken as one (0 and 1: each by itself).
+    Sampled {
+        /// Frames sampled per second.
+        per_second: f64,
+        /// Frames that make one group of tokens.
+        merge: u32,
+    },
+    /// Each `stride`th of the video's own frames (0 counts as 1).
+    Strided {
+        /// Frames per second of the video.
+        per_second: f64,
+        /// Frames per frame that is kept.
+        stride: u32,
+    },
+}
+
 /// What is known of a request's videos, mostly from its `x-llm-d-video-*` headers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoEstimate {
     /// Seconds (default 10).
     pub seconds: f64,
-    /// Frames that the engine samples per second (default 2).
-    pub frames_per_second: f64,
-    /// Pixels (default 640).
-    pub width: u32,
-    /// Pixels (default 360).
-    pub height: u32,
-    /// Pixels per token (default 1024); 0 counts as 1.
-    pub factor: u32,
+    /// Which frames count (default: 2 per second).
+    pub rate: FrameRate,
+    /// The fewest frames (default 0), before they are merged.
+    pub min_frames: u32,
+    /// The most frames (default: no bound), before they are merged.
+    pub max_frames: Option<u32>,
+    /// Tokens of a frame. The default is that of images: 640 × 360 pixels, 1024 pixels per token.
+    pub frame: ImageRule,
     /// The most tokens a video may take (default: no bound).
     pub max_tokens: Option<u32>,
 }
@@ -98,10 +117,10 @@ impl Default for VideoEstimate {
     fn default() -> Self {
         Self {
             seconds: 10.0,
-            frames_per_second: 2.0,
-            width: 640,
-            height: 360,
-            factor: 1024,
+            rate: FrameRate::Sampled { per_second: 2.0, merge: 1 },
+            min_frames: 0,
+            max_frames: None,
+            frame: ImageRule::default(),
             max_tokens: None,
         }
     }
@@ -110,11 +129,21 @@ impl Default for VideoEstimate {
 impl VideoEstimate {
     /// Frames (rounded down) times tokens per frame, at least 1: 4500 by default.
     pub fn tokens(&self) -> u32 {
-        let frames = (self.seconds * self.frames_per_second) as u64;
-        let pixels = u64::from(self.width) * u64::from(self.height);
-        let frame = (pixels / u64::from(self.factor.max(1))).max(1);
-        let tokens = u32::try_from(frames.saturating_mul(frame)).unwrap_or(u32::MAX);
+        let frames = self.frames().saturating_mul(u64::from(self.frame.tokens(None)));
+        let tokens = u32::try_from(frames).unwrap_or(u32::MAX);
         tokens.min(self.max_tokens.unwrap_or(u32::MAX)).max(1)
+    }
+
+    fn frames(&self) -> u64 {
+        let (FrameRate::Sampled { per_second, .. } | FrameRate::Strided { per_second, .. }) =
+            self.rate;
+        let all = (self.seconds * per_second) as u64;
+        let most = self.max_frames.map_or(u64::MAX, u64::from);
+        let bounded = |frames: u64| frames.max(u64::from(self.min_frames)).min(most);
+        match self.rate {
+            FrameRate::Sampled { merge, .. } => bounded(all) / u64::from(merge.max(1)),
+            FrameRate::Strided { stride, .. } => bounded(all / u64::from(stride.max(1))),
+        }
     }
 }
 
@@ -136,8 +165,22 @@ mod tests {
     #[test]
     fn videos() {
         assert_eq!(VideoEstimate::default().tokens(), 4500);
-        let odd = VideoEstimate { seconds: 1.9, frames_per_second: 1.0, ..Default::default() };
+        let sampled = |per_second, merge| FrameRate::Sampled { per_second, merge };
+        let odd = VideoEstimate { seconds: 1.9, rate: sampled(1.0, 1), ..Default::default() };
         assert_eq!(odd.tokens(), 225);
+        let merged = VideoEstimate { rate: sampled(2.0, 3), ..Default::default() };
+        assert_eq!(merged.tokens(), 6 * 225);
+        let strided = VideoEstimate {
+            rate: FrameRate::Strided { per_second: 24.0, stride: 4 },
+            max_frames: Some(16),
+            frame: ImageRule::Static(256),
+            ..Default::default()
+        };
+        assert_eq!(strided.tokens(), 16 * 256);
+        let short = VideoEstimate { seconds: 0.1, min_frames: 4, ..Default::default() };
+        assert_eq!(short.tokens(), 4 * 225);
+        let nothing = VideoEstimate { seconds: 0.1, ..Default::default() };
+        assert_eq!(nothing.tokens(), 1);
         let capped = VideoEstimate { max_tokens: Some(1000), ..Default::default() };
         assert_eq!(capped.tokens(), 1000);
         for hostile in [f64::NAN, f64::INFINITY, -1.0] {

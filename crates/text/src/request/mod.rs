@@ -12,7 +12,7 @@ mod scanner;
 mod slot;
 
 pub use fields::Summary;
-pub use limits::{ImageRule, Limits, MediaRules, VideoEstimate};
+pub use limits::{FrameRate, ImageRule, Limits, MediaRules, VideoEstimate};
 pub use rename::Edit;
 pub use scanner::Scanner;
 
