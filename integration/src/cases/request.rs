@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 use inlane_core::request::{Headers, Media, Prompt, Request};
-use inlane_text::{Api, CollectedPrompt, Limits, Scanner, TokenCollector};
+use inlane_plugins::token_producer::Estimate;
+use inlane_text::{Api, CollectedPrompt, Feature, Limits, Scanner, TokenCollector};
 use serde_json::{Value, json};
 
-use super::schema::RequestSpec;
+use super::schema::{MediaFeature, PromptSpec, RequestSpec};
 
 /// A request that changes as hooks set headers.
 #[derive(Debug, Clone)]
 pub(super) struct LiveRequest {
     spec: RequestSpec,
     pub(super) headers: HeaderMap,
-    /// Token ids of the prompts; empty = not tokenized.
-    prompts: Vec<Vec<u32>>,
+    /// The prompts; empty = not tokenized.
+    prompts: Vec<PromptSpec>,
+    /// Bytes of the text that they came from, when they came from text.
+    text_bytes: Option<u64>,
 }
 
 /// Request headers by lower-case name.
@@ -32,7 +35,8 @@ impl LiveRequest {
         Self {
             spec: spec.clone(),
             headers: HeaderMap(spec.headers.clone()),
-            prompts: spec.prompts.iter().map(|p| p.ids()).collect(),
+            prompts: spec.prompts.clone(),
+            text_bytes: None,
         }
     }
 
@@ -43,8 +47,8 @@ impl LiveRequest {
     /// Reads the tokens of a body that has not been tokenized yet, as the token producer would.
     pub(super) fn tokenize(&mut self) -> Result<(), String> {
         if self.prompts.is_empty() {
-            let prompts = scan(&self.spec)?;
-            self.prompts = prompts.into_iter().map(|p| p.tokens).collect();
+            self.text_bytes = self.spec.completion.as_ref().and_then(Value::as_str).map(bytes);
+            self.prompts = scan(&self.spec, &Estimate::default())?;
         }
         Ok(())
     }
@@ -52,7 +56,7 @@ impl LiveRequest {
     /// Shows the request as the core sees it.
     pub(super) fn with<R>(&self, call: impl FnOnce(&Request<'_>) -> R) -> R {
         let mut media = Vec::new();
-        for (prompt, features) in (0..).zip(&self.spec.prompts) {
+        for (prompt, features) in (0..).zip(&self.prompts) {
             media.extend(features.mm_features.iter().map(|f| Media {
                 modality: &f.modality,
                 hash: &f.hash,
@@ -61,7 +65,9 @@ impl LiveRequest {
                 length: f.length,
             }));
         }
-        let prompts: Vec<Prompt<'_>> = self.prompts.iter().map(|p| Prompt::Tokens(p)).collect();
+        let ids: Vec<Vec<u32>> = self.prompts.iter().map(PromptSpec::ids).collect();
+        let prompts: Vec<Prompt<'_>> = ids.iter().map(|ids| Prompt::Tokens(ids)).collect();
+        let tokens: u64 = prompts.iter().map(Prompt::token_count).sum();
         call(&Request {
             id: &self.spec.request_id,
             model: &self.spec.target_model,
@@ -71,6 +77,7 @@ impl LiveRequest {
             fairness_id: &self.spec.fairness_id,
             prompts: &prompts,
             media: &media,
+            prompt_bytes: self.text_bytes.unwrap_or(4 * tokens),
             cache_salt: &self.spec.cache_salt,
             max_output_tokens: self.spec.max_output_tokens,
             ..Request::default()
@@ -87,8 +94,16 @@ impl LiveRequest {
     }
 }
 
-/// Scans the body of a request for its prompts; no body, no prompts.
-pub(super) fn scan(spec: &RequestSpec) -> Result<Vec<CollectedPrompt>, String> {
+/// Bytes of a text.
+fn bytes(text: &str) -> u64 {
+    text.len() as u64
+}
+
+/// The prompts of a request: those that it comes with, or what its body says; no body, no prompts.
+pub(super) fn scan(spec: &RequestSpec, estimate: &Estimate) -> Result<Vec<PromptSpec>, String> {
+    if !spec.prompts.is_empty() {
+        return Ok(spec.prompts.clone());
+    }
     let (api, mut body) = match (&spec.chat, &spec.completion) {
         (Some(chat), _) => (Api::ChatCompletions, chat.clone()),
         (None, Some(prompt)) => (Api::Completions, json!({ "prompt": prompt })),
@@ -99,11 +114,26 @@ pub(super) fn scan(spec: &RequestSpec) -> Result<Vec<CollectedPrompt>, String> {
     }
     let body = body.to_string();
     let mut scanner = Scanner::new(api, Limits::default(), TokenCollector::new());
+    scanner.set_media_rules(estimate.rules(&HeaderMap(spec.headers.clone())));
     let failed = |error: inlane_text::ScanError| format!("the body cannot be read: {error}");
     scanner.feed(body.as_bytes()).map_err(failed)?;
     scanner.finish().map_err(failed)?;
     if scanner.needs_second_pass() {
         scanner.second_pass(&[body.as_bytes()]).map_err(failed)?;
     }
-    Ok(scanner.sink().prompts().to_vec())
+    Ok(scanner.sink().prompts().iter().map(prompt).collect())
+}
+
+fn prompt(found: &CollectedPrompt) -> PromptSpec {
+    let feature = |feature: &Feature| MediaFeature {
+        modality: feature.modality.name().into(),
+        hash: format!("{:x}", feature.hash),
+        offset: feature.offset,
+        length: feature.length.into(),
+    };
+    PromptSpec {
+        ids: found.tokens.clone(),
+        mm_features: found.features.iter().map(feature).collect(),
+        ..PromptSpec::default()
+    }
 }
