@@ -15,6 +15,7 @@ mod host_changes;
 mod owner;
 mod served;
 mod tenants;
+mod timer;
 mod watcher;
 #[cfg(test)]
 mod watcher_tests;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 
 pub use host_changes::{Clusters, HostChange, HostOperations, PodsHosts, Wake};
 pub use served::{Served, Serving, ShadowPlan, Unserved, slot_generation};
+pub use timer::{Alarm, Timer};
 #[cfg(test)]
 pub(crate) use watcher::Watcher;
 
@@ -57,6 +59,8 @@ pub struct Runtime {
     pub held_bytes: AtomicU64,
     /// The control plane's last sign of life, boot-time clock in ns; 0 = none yet.
     pub heartbeat_ns: AtomicU64,
+    /// Wakes streams that wait for a moment.
+    pub timer: Timer,
     /// Asks the owner thread to forget all prefixes.
     pub reset_prefixes: AtomicBool,
     /// The last time somebody warned of missing decisions, in ms; see [`Runtime::warn_undecided`].
@@ -82,6 +86,7 @@ impl Runtime {
         let runtime = Arc::new(Self::new(settings, registry)?);
         watcher::start(Arc::downgrade(&runtime))?;
         owner::start(Arc::downgrade(&runtime))?;
+        runtime.timer.start()?;
         runtimes.push((settings.segment_dir.clone(), Arc::downgrade(&runtime)));
         Ok(runtime)
     }
@@ -109,6 +114,7 @@ impl Runtime {
             log: DecisionLog::new(settings.recorded_decisions),
             held_bytes: AtomicU64::new(0),
             heartbeat_ns: AtomicU64::new(0),
+            timer: Timer::default(),
             reset_prefixes: AtomicBool::new(false),
             warned_ms: AtomicU64::new(0),
             registry,

@@ -10,6 +10,7 @@ use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
 use inlane_core::request::BlockUnit;
 use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_WORDS};
+use inlane_plugins::token_producer::Estimate;
 use inlane_segment::{Ledger, SlotGeneration, Snapshot};
 
 /// Why there is nothing to decide on.
@@ -78,6 +79,8 @@ pub struct Serving {
     pub snapshot: Snapshot,
     /// Columns of the custom metrics that the plan reads, and where in a row each is.
     pub scalars: Vec<(Col<Scalar>, usize)>,
+    /// How media in prompts are counted.
+    pub media: Estimate,
     /// This process's bookings.
     pub ledger: Arc<Ledger>,
     /// The pool.

@@ -13,6 +13,7 @@ use inlane_core::config::{self, LoadedConfig};
 use inlane_core::endpoint::EndpointSet;
 use inlane_core::plan::{Plan, StaleMetrics as PlanStaleMetrics};
 use inlane_core::snapshot::{ConfigDocument, Pool, Topology};
+use inlane_plugins::token_producer;
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
 use super::Runtime;
@@ -247,6 +248,7 @@ impl Watcher {
                 Ok(Serving {
                     shadow,
                     scalars: scalar_places(&plan),
+                    media: token_producer::estimate(config),
                     plan: Arc::new(plan),
                     snapshot,
                     ledger,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
-use inlane_core::request::{BlockUnit, Prompt};
-use inlane_text::{Api, BlockSize, ScanError};
+use inlane_core::request::{BlockUnit, Headers, Prompt};
+use inlane_text::{Api, BlockSize, Feature, MediaRules, ScanError};
 
 use crate::runtime::{Runtime, Served};
 use crate::worker::{self, BodyScanner};
@@ -28,8 +28,14 @@ pub(super) struct BodyReader {
 }
 
 impl BodyReader {
-    /// A reader for a body of `api`. The block unit is that of what is served now.
-    pub(super) fn new(runtime: &Arc<Runtime>, api: Api, served: &Served) -> Self {
+    /// A reader for the body of a request to `api` with `headers`. Block unit and the estimate of
+    /// media are those of what is served now.
+    pub(super) fn new(
+        runtime: &Arc<Runtime>,
+        api: Api,
+        headers: &dyn Headers,
+        served: &Served,
+    ) -> Self {
         let wish = worker::with(runtime, |w| served.serving()?.block_unit(&mut w.first));
         // Without a producer that matches prefixes only the tokens count.
         let (unit, blocks) = wish.flatten().unwrap_or((BlockUnit::Tokens(64), 0));
@@ -39,7 +45,15 @@ impl BodyReader {
                 BlockSize::Tokens(NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
             }
         };
-        let scanner = worker::with(runtime, |w| w.take_scanner(api, size, blocks.min(MAX_BLOCKS)));
+        let rules = match (api, served.serving()) {
+            (Api::ChatCompletions, Some(serving)) => serving.media.rules(headers),
+            _ => MediaRules::default(),
+        };
+        let scanner = worker::with(runtime, |worker| {
+            let mut scanner = worker.take_scanner(api, size, blocks.min(MAX_BLOCKS));
+            scanner.set_media_rules(rules);
+            scanner
+        });
         Self { runtime: Arc::clone(runtime), scanner, unit, scanned: 0, held: 0 }
     }
 
@@ -128,6 +142,21 @@ impl BodyReader {
                 contents: prompt.contents,
             })
             .collect()
+    }
+
+    /// Bytes of the prompts' text.
+    pub(super) fn prompt_bytes(&self) -> u64 {
+        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+        prompts.map(|prompt| prompt.text_bytes).sum()
+    }
+
+    /// The media parts of all prompts, each with the index of its prompt and its hash as text.
+    pub(super) fn media(&self) -> Vec<(u32, Feature, String)> {
+        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+        let parts = (0..).zip(prompts).flat_map(|(prompt, blocks)| {
+            blocks.media.iter().map(move |&part| (prompt, part, format!("{:x}", part.hash)))
+        });
+        parts.collect()
     }
 }
 

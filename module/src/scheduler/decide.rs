@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use inlane_core::cycle::{Ask, Produced, Scratch};
 use inlane_core::decision::ScheduleError;
-use inlane_core::effect::{Effect, Kept};
+use inlane_core::effect::{Effect, Kept, PluginIx};
 use inlane_core::endpoint::{Endpoint, EndpointIx, EndpointSet};
-use inlane_core::plugin::{Refusal, RequestFacts};
+use inlane_core::plugin::{Refusal, RequestFacts, Ticket};
 use inlane_core::record::Noting;
 use inlane_core::request::Request;
 
@@ -54,6 +54,8 @@ pub(super) struct Asked<'a> {
     pub request: Request<'a>,
     /// When the worker took the request up, ns.
     pub started_ns: u64,
+    /// Places in windows that it has waited for.
+    pub tickets: &'a [(PluginIx, Ticket)],
 }
 
 /// A decided and booked request.
@@ -164,7 +166,8 @@ fn run(
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
         Step::LoadOnly
     } else {
-        let ask = Ask { seed, overdue: Some(&overdue), ..Ask::new(&request, serving, now_ms) };
+        let (tickets, overdue) = (asked.tickets, Some(&overdue as _));
+        let ask = Ask { seed, tickets, overdue, ..Ask::new(&request, serving, now_ms) };
         match plan.produce(&ask, scratch) {
             Produced::All => Step::Full,
             Produced::Cut => Step::Partial,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use envoy_proxy_dynamic_modules_rust_sdk::{
     EnvoyBuffer, EnvoyHttpFilterExt, HttpFilter, abi, envoy_log_error, envoy_log_warn,
 };
+use inlane_core::effect::PluginIx;
+use inlane_core::plugin::Ticket;
 use inlane_core::snapshot::FailureMode;
 use inlane_text::ScanError;
 
@@ -13,12 +15,12 @@ use super::answer::Answer;
 use super::body::BodyReader;
 use super::control_headers::{DROP_REASON, STEERING};
 use super::forward::{forget_control_headers, forward};
-use super::headers::remove;
+use super::headers::{EnvoyHeaders, remove};
 use super::path;
 use super::response::Response;
-use super::route::{Complete, DEFAULT_FLOW, Undecided, route};
+use super::route::{Complete, DEFAULT_FLOW, Held, Undecided, enroll, route};
 use crate::clock;
-use crate::runtime::{Runtime, Served};
+use crate::runtime::{Alarm, Runtime, Served};
 use crate::settings::{OtherPaths, Settings};
 use crate::stream::Token;
 use crate::worker::{self, Labels};
@@ -38,7 +40,12 @@ enum Verdict {
     Go,
     /// It has been answered.
     Answered,
+    /// It waits and will be taken up again.
+    Held,
 }
+
+/// What the timer tells a stream whose wait is over.
+const RESUME: u64 = 1;
 
 /// One stream.
 pub(super) struct Filter {
@@ -46,6 +53,8 @@ pub(super) struct Filter {
     runtime: Arc<Runtime>,
     received_ns: u64,
     body: Option<BodyReader>,
+    /// Set while the request waits for a window to close.
+    held: Option<Held>,
     token: Option<Token>,
     response: Option<Response>,
 }
@@ -53,7 +62,8 @@ pub(super) struct Filter {
 impl Filter {
     /// A filter of a new stream.
     pub(super) fn new(settings: Arc<Settings>, runtime: Arc<Runtime>) -> Self {
-        Self { settings, runtime, received_ns: 0, body: None, token: None, response: None }
+        let (received_ns, body, held, token, response) = Default::default();
+        Self { settings, runtime, received_ns, body, held, token, response }
     }
 
     fn answer<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, answer: &Answer) -> Verdict {
@@ -87,32 +97,53 @@ impl Filter {
         self.runtime.metrics.processing.observe(taken as f64 * 1e-9);
     }
 
-    /// The body is complete: decides, books and prepares the request for its pod.
+    /// The body is complete: waits for others first where the configuration says so.
     fn complete<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
         let started_ns = clock::now_ns();
         let Some(body) = &mut self.body else { return Verdict::Go };
         if let Err(error) = body.finish(envoy) {
             return self.answer(envoy, &scan_answer(&error));
         }
+        let Some(body) = &self.body else { return Verdict::Go };
         let served = self.runtime.served();
-        let stream = Complete {
-            settings: &self.settings,
-            runtime: &self.runtime,
-            served: &served,
-            body,
-            received_ns: self.received_ns,
-            started_ns,
+        // A panic here means that there is nothing to wait for; the decision will meet it again.
+        let stream = self.stream(body, &served, started_ns);
+        let held = catch_unwind(AssertUnwindSafe(|| enroll(envoy, &stream))).unwrap_or_default();
+        if let Some(held) = held {
+            let (at_ms, stream) = (held.ready_at_ms(), Box::new(envoy.new_scheduler()));
+            if self.runtime.timer.set(Alarm { at_ms, stream, event: RESUME }) {
+                self.held = Some(held);
+                return Verdict::Held;
+            }
+        }
+        self.decide(envoy, &served, &[], started_ns)
+    }
+
+    /// Decides, books and prepares the request for its pod.
+    fn decide<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        served: &Arc<Served>,
+        tickets: &[(PluginIx, Ticket)],
+        started_ns: u64,
+    ) -> Verdict {
+        let Some(body) = &self.body else { return Verdict::Go };
+        let stream = self.stream(body, served, started_ns);
+        let mut token = None;
+        let routed = {
+            let route = AssertUnwindSafe(|| route(envoy, &stream, tickets, &mut token));
+            catch_unwind(route)
         };
-        let token = &mut self.token;
-        match catch_unwind(AssertUnwindSafe(|| route(envoy, &stream, token))) {
+        self.token = token;
+        match routed {
             Ok(Ok((routed, response))) => {
                 self.response = Some(response);
                 self.observe_processing();
-                forward(&self.settings, self.failure_mode(&served), envoy, &routed);
+                forward(&self.settings, self.failure_mode(served), envoy, &routed);
                 Verdict::Go
             }
             Ok(Err(Undecided::Answer(answer))) => self.answer(envoy, &answer),
-            Ok(Err(Undecided::Failure(answer))) => self.failed(envoy, &served, &answer),
+            Ok(Err(Undecided::Failure(answer))) => self.failed(envoy, served, &answer),
             Err(payload) => {
                 self.runtime.metrics.panics.inc();
                 let what = payload
@@ -121,9 +152,19 @@ impl Filter {
                     .or_else(|| payload.downcast_ref::<String>().cloned())
                     .unwrap_or_else(|| "no message".into());
                 envoy_log_error!("inlane: a decision panicked: {what}");
-                self.failed(envoy, &served, &Answer::panicked())
+                self.failed(envoy, served, &Answer::panicked())
             }
         }
+    }
+
+    fn stream<'a>(
+        &'a self,
+        body: &'a BodyReader,
+        served: &'a Arc<Served>,
+        started_ns: u64,
+    ) -> Complete<'a> {
+        let (settings, runtime, received_ns) = (&*self.settings, &self.runtime, self.received_ns);
+        Complete { settings, runtime, served, body, received_ns, started_ns }
     }
 
     /// The settings' failure mode, or else the pool's.
@@ -188,7 +229,7 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         let Some(api) = api.filter(|_| !end_of_stream) else {
             return match self.pass(envoy) {
                 Verdict::Go => HeadersStatus::Continue,
-                Verdict::Answered => HeadersStatus::StopIteration,
+                Verdict::Answered | Verdict::Held => HeadersStatus::StopIteration,
             };
         };
         let length = envoy.get_request_header_value("content-length");
@@ -201,7 +242,9 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         if envoy.get_buffer_limit() < limit + LIMIT_SLACK {
             envoy.set_buffer_limit(limit + LIMIT_SLACK);
         }
-        self.body = Some(BodyReader::new(&self.runtime, api, &self.runtime.served()));
+        let served = self.runtime.served();
+        let body = BodyReader::new(&self.runtime, api, &EnvoyHeaders(envoy), &served);
+        self.body = Some(body);
         HeadersStatus::StopIteration
     }
 
@@ -209,6 +252,9 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         let Some(body) = &mut self.body else { return BodyStatus::Continue };
         if self.token.is_some() {
             return BodyStatus::Continue;
+        }
+        if self.held.is_some() {
+            return BodyStatus::StopIterationAndBuffer;
         }
         let size = BodyReader::size(envoy);
         let limit = self.settings.max_body_bytes;
@@ -230,6 +276,7 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         match self.complete(envoy) {
             Verdict::Go => BodyStatus::Continue,
             Verdict::Answered => BodyStatus::StopIterationNoBuffer,
+            Verdict::Held => BodyStatus::StopIterationAndBuffer,
         }
     }
 
@@ -237,9 +284,21 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         if self.body.is_none() || self.token.is_some() {
             return TrailersStatus::Continue;
         }
+        if self.held.is_some() {
+            return TrailersStatus::StopIteration;
+        }
         match self.complete(envoy) {
             Verdict::Go => TrailersStatus::Continue,
-            Verdict::Answered => TrailersStatus::StopIteration,
+            Verdict::Answered | Verdict::Held => TrailersStatus::StopIteration,
+        }
+    }
+
+    fn on_scheduled(&mut self, envoy: &mut EHF, event_id: u64) {
+        let Some(held) = self.held.take_if(|_| event_id == RESUME) else { return };
+        let (served, started_ns) = (self.runtime.served(), clock::now_ns());
+        let tickets = held.into_tickets(&served);
+        if let Verdict::Go = self.decide(envoy, &served, &tickets, started_ns) {
+            envoy.continue_decoding();
         }
     }
 

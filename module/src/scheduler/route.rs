@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
+use inlane_core::config::LoadedConfig;
+use inlane_core::cycle::Ask;
 use inlane_core::decision::ScheduleError;
-use inlane_core::request::{Headers, Prompt, Request};
+use inlane_core::effect::PluginIx;
+use inlane_core::plugin::{Ticket, Tickets};
+use inlane_core::request::{Headers, Media, Prompt, Request};
+use inlane_text::{Feature, Summary};
 use prometheus::IntCounter;
 
 use super::answer::Answer;
@@ -13,6 +18,7 @@ use super::body::BodyReader;
 use super::decide::{Asked, Ground, NoRoute, Routed, decide};
 use super::headers::{EnvoyHeaders, copy};
 use super::response::{Hooks, Response};
+use crate::clock;
 use crate::runtime::{Runtime, Served};
 use crate::settings::Settings;
 use crate::stream::Token;
@@ -46,6 +52,7 @@ pub(super) struct Complete<'a> {
 pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     envoy: &EHF,
     stream: &Complete<'_>,
+    tickets: &[(PluginIx, Ticket)],
     token: &mut Option<Token>,
 ) -> Result<(Routed, Response), Undecided> {
     let &Complete { settings, runtime, served, body, received_ns, started_ns } = stream;
@@ -54,9 +61,7 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     };
     let summary = scanner.summary();
     let headers = EnvoyHeaders(envoy);
-    let rewrite = ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
-    let rewritten = rewrite.iter().find_map(|name| headers.get(name)).unwrap_or_default();
-    if summary.model.is_empty() && rewritten.is_empty() {
+    if !names_model(summary.model, &headers) {
         let missing = Answer::bad_request("model not found in request body");
         return Err(Undecided::Answer(missing));
     }
@@ -70,29 +75,12 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     if !fault.is_empty() && headers.get(fault) == Some("panic") {
         panic!("asked for by the header {fault}");
     }
-    let fairness = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
-    let fairness_id = copy(envoy, &fairness).filter(|id| !id.is_empty());
-    let fairness_id = fairness_id.unwrap_or_else(|| DEFAULT_FLOW.into());
-    let id = copy(envoy, &["x-request-id"]).unwrap_or_default();
-    let prompts = body.prompts();
-    let request = Request {
-        id: &id,
-        model: summary.model,
-        target_model: summary.model,
-        headers: &headers,
-        priority: 0,
-        fairness_id: &fairness_id,
-        prompts: &prompts,
-        media: &[],
-        prompt_bytes: prompt_bytes(&prompts),
-        cache_salt: summary.cache_salt,
-        max_output_tokens: summary.max_tokens,
-        body_bytes: summary.bytes,
-        streaming: summary.stream,
-    };
+    let read = Read::of(envoy, body);
+    let media = read.media();
+    let request = read.request(&summary, &headers, &media);
     let ground = Ground { runtime, settings, served, serving };
     let decided = worker::with(runtime, |worker| {
-        let routed = decide(ground, worker, &Asked { request, started_ns })?;
+        let routed = decide(ground, worker, &Asked { request, started_ns, tickets })?;
         *token = Some(routed.token);
         let labels = Labels {
             model: request.model,
@@ -106,7 +94,7 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
         Some(Ok((mut routed, series))) => {
             series.routed();
             series.request_size.observe(summary.bytes as f64);
-            let hooks = Hooks::new(runtime, served, &mut routed, &id);
+            let hooks = Hooks::new(runtime, served, &mut routed, &read.id);
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
         }
@@ -115,9 +103,116 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     }
 }
 
-/// Bytes of the prompts, to a token: four bytes make an estimated one.
-fn prompt_bytes(prompts: &[Prompt<'_>]) -> u64 {
-    prompts.iter().map(|prompt| 4 * prompt.token_count()).sum()
+/// Whether the body names a model, or a header does in its place.
+fn names_model(model: &str, headers: &dyn Headers) -> bool {
+    let rewrite = ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
+    let rewritten = || rewrite.iter().find_map(|name| headers.get(name)).unwrap_or_default();
+    !model.is_empty() || !rewritten().is_empty()
+}
+
+/// Asks for places in the windows that the configuration collects requests in; `None` when there is
+/// nothing to wait for, be it because no decision can be made anyway.
+pub(super) fn enroll<EHF: EnvoyHttpFilterExt>(envoy: &EHF, stream: &Complete<'_>) -> Option<Held> {
+    let &Complete { settings, runtime, served, body, started_ns, .. } = stream;
+    let serving = served.serving()?;
+    let plan = &serving.plan;
+    if plan.config().windows.is_empty() || is_stale(runtime, settings, started_ns) {
+        return None;
+    }
+    let (summary, headers) = (body.scanner()?.summary(), EnvoyHeaders(envoy));
+    if !names_model(summary.model, &headers) {
+        return None;
+    }
+    let read = Read::of(envoy, body);
+    let media = read.media();
+    let request = read.request(&summary, &headers, &media);
+    let tickets = worker::with(runtime, |worker| {
+        let mut scratch = worker.take_scratch(served, serving);
+        plan.begin(&mut scratch);
+        let ask = Ask { seed: worker.seed(), ..Ask::new(&request, serving, clock::now_ms()) };
+        let tickets = plan.enroll(&ask, &mut scratch);
+        worker.put_scratch(scratch);
+        tickets
+    });
+    let tickets = tickets.filter(|tickets| !tickets.is_empty())?;
+    Some(Held { tickets, config: Arc::clone(plan.config()) })
+}
+
+/// A request that waits for the last of its windows to close.
+pub(super) struct Held {
+    tickets: Tickets,
+    config: Arc<LoadedConfig>,
+}
+
+impl Held {
+    /// When the wait is over, boot-time clock in ms.
+    pub(super) fn ready_at_ms(&self) -> u64 {
+        self.tickets.iter().map(|(_, ticket)| ticket.ready_at_ms).max().unwrap_or(0)
+    }
+
+    /// The places, for a decision on `served`; none when the configuration has changed meanwhile.
+    pub(super) fn into_tickets(self, served: &Served) -> Tickets {
+        let config = served.serving().map(|serving| serving.plan.config());
+        let same = config.is_some_and(|config| Arc::ptr_eq(config, &self.config));
+        if same { self.tickets } else { Tickets::new() }
+    }
+}
+
+/// What is read of a request beside the scanner's summary.
+struct Read<'a> {
+    id: String,
+    fairness_id: String,
+    prompts: Vec<Prompt<'a>>,
+    prompt_bytes: u64,
+    media: Vec<(u32, Feature, String)>,
+}
+
+impl<'a> Read<'a> {
+    fn of<EHF: EnvoyHttpFilterExt>(envoy: &EHF, body: &'a BodyReader) -> Self {
+        let fairness = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
+        let fairness_id = copy(envoy, &fairness).filter(|id| !id.is_empty());
+        Self {
+            id: copy(envoy, &["x-request-id"]).unwrap_or_default(),
+            fairness_id: fairness_id.unwrap_or_else(|| DEFAULT_FLOW.into()),
+            prompts: body.prompts(),
+            prompt_bytes: body.prompt_bytes(),
+            media: body.media(),
+        }
+    }
+
+    fn media(&self) -> Vec<Media<'_>> {
+        let parts = self.media.iter().map(|(prompt, part, hash)| Media {
+            modality: part.modality.name(),
+            hash,
+            prompt: *prompt,
+            offset: part.offset,
+            length: part.length.into(),
+        });
+        parts.collect()
+    }
+
+    fn request<'r>(
+        &'r self,
+        summary: &Summary<'r>,
+        headers: &'r dyn Headers,
+        media: &'r [Media<'r>],
+    ) -> Request<'r> {
+        Request {
+            id: &self.id,
+            model: summary.model,
+            target_model: summary.model,
+            headers,
+            priority: 0,
+            fairness_id: &self.fairness_id,
+            prompts: &self.prompts,
+            media,
+            prompt_bytes: self.prompt_bytes,
+            cache_salt: summary.cache_salt,
+            max_output_tokens: summary.max_tokens,
+            body_bytes: summary.bytes,
+            streaming: summary.stream,
+        }
+    }
 }
 
 /// The answer to a request that `decide` has no destination for.

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy_proxy_dynamic_modules_rust_sdk::{
-    EnvoyBuffer, EnvoyMutBuffer, HttpFilter, MockEnvoyHttpFilter, abi,
+    EnvoyBuffer, EnvoyMutBuffer, HttpFilter, MockEnvoyHttpFilter, MockEnvoyHttpFilterScheduler, abi,
 };
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::filter::Filter;
 use crate::testing::World;
 
-use abi::envoy_dynamic_module_type_on_http_filter_request_body_status as BodyStatus;
+pub(crate) use abi::envoy_dynamic_module_type_on_http_filter_request_body_status as BodyStatus;
 use abi::envoy_dynamic_module_type_on_http_filter_request_headers_status as HeadersStatus;
-use abi::envoy_dynamic_module_type_on_http_filter_request_trailers_status as TrailersStatus;
+pub(crate) use abi::envoy_dynamic_module_type_on_http_filter_request_trailers_status as TrailersStatus;
 
 /// An answer that the filter gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) metadata: Vec<(String, String, String)>,
     pub(crate) override_host: Option<(String, bool)>,
     pub(crate) replies: Vec<Reply>,
+    /// How often the filter let the request go on after it had held it.
+    pub(crate) continued: u32,
 }
 
 /// One stream with its filter.
@@ -155,6 +157,11 @@ impl Stream {
         self.filter.as_mut().unwrap().on_request_trailers(&mut self.envoy)
     }
 
+    /// A thread of the module has committed `event`.
+    pub(crate) fn scheduled(&mut self, event: u64) {
+        self.filter.as_mut().unwrap().on_scheduled(&mut self.envoy, event);
+    }
+
     /// The response's headers.
     pub(crate) fn respond(&mut self, headers: &[(&str, &str)], end: bool) {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -226,6 +233,7 @@ fn mock(seen: &Arc<Mutex<Seen>>) -> MockEnvoyHttpFilter {
             seen.override_host = Some((host.into(), strict));
             true
         };
+        expect_continue_decoding: |seen| seen.continued += 1;
         expect_send_response: |seen, status, headers, body, _details| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let headers = headers.iter().map(|(key, value)| ((*key).to_owned(), text(value)));
@@ -233,5 +241,6 @@ fn mock(seen: &Arc<Mutex<Seen>>) -> MockEnvoyHttpFilter {
             seen.replies.push(Reply { status, headers, body });
         };
     }
+    envoy.expect_new_scheduler().returning(|| Box::new(MockEnvoyHttpFilterScheduler::new()));
     envoy
 }

@@ -6,6 +6,7 @@ mod request;
 mod response;
 mod shadow;
 mod undecided;
+mod window;
 
 use super::testing::Stream;
 
