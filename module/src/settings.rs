@@ -72,6 +72,10 @@ pub struct Settings {
     pub metrics_stale_after: Duration,
     /// What stale metrics mean.
     pub stale_metrics: StaleMetrics,
+    /// HTTP status with which plugins that admit requests turn them away: 429, or 500 as the
+    /// reference answers.
+    #[serde(deserialize_with = "denial_status")]
+    pub admission_denial_status: u16,
     /// How long a removed endpoint may finish its requests before its host is removed.
     #[serde(deserialize_with = "duration")]
     pub removal_grace: Duration,
@@ -100,6 +104,7 @@ impl Default for Settings {
             snapshot_stale_after: Duration::from_secs(600),
             metrics_stale_after: Duration::from_secs(2),
             stale_metrics: StaleMetrics::default(),
+            admission_denial_status: inlane_core::plan::DENIAL_STATUS,
             removal_grace: Duration::from_secs(10),
             recorded_decisions: 128,
             record_inputs: false,
@@ -129,6 +134,13 @@ impl Settings {
             return Err("settings: segmentDir: must not be empty".into());
         }
         Ok(settings)
+    }
+}
+
+fn denial_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u16::deserialize(deserializer)? {
+        status @ (429 | 500) => Ok(status),
+        other => Err(serde::de::Error::custom(format!("expected 429 or 500, found {other}"))),
     }
 }
 
@@ -194,6 +206,8 @@ mod tests {
         assert!(unknown.contains("segmentdir") && unknown.contains("segmentDir"), "{unknown}");
         let unit = Settings::parse(b"decisionBudget: 5 parsecs").unwrap_err();
         assert!(unit.contains("decisionBudget") && unit.contains("500us"), "{unit}");
+        let status = Settings::parse(b"admissionDenialStatus: 503").unwrap_err();
+        assert!(status.contains("admissionDenialStatus") && status.contains("429"), "{status}");
         assert!(Settings::parse(b"maxBodyBytes: 0").unwrap_err().contains("maxBodyBytes"));
     }
 }

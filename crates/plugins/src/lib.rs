@@ -36,9 +36,11 @@ pub mod lmetric_scorer;
 pub mod lora_affinity_scorer;
 pub mod max_score_picker;
 pub mod metrics_data_source;
+pub mod model_filter;
 pub mod multicluster;
 pub mod parsers;
 pub mod power_of_d;
+pub mod predicted_latency;
 pub mod prefix;
 pub mod prefix_cache_affinity_filter;
 pub mod prefix_cache_scorer;
@@ -50,6 +52,7 @@ pub mod request_attribute_reporter;
 pub mod running_requests_size_scorer;
 pub mod single_profile_handler;
 pub mod slo_headroom_tier_filter;
+pub mod sources;
 pub mod token_producer;
 pub mod weighted_random_picker;
 
@@ -124,6 +127,8 @@ pub fn registry() -> Registry {
         .register(llmd::role_filters::DECODE)
         .register(llmd::role_filters::ENCODE)
         .register(llmd::role_filters::PREFILL)
+        .register(llmd::session_affinity_filter::TYPE)
+        .register(llmd::session_affinity_scorer::TYPE)
         .register(llmd::session_id_producer::TYPE)
         .register(llmd::token_load_scorer::TYPE)
         .register(llmd::topology_affinity_filter::TYPE)
@@ -134,10 +139,15 @@ pub fn registry() -> Registry {
         .register(lora_affinity_scorer::TYPE)
         .register(max_score_picker::TYPE)
         .register(metrics_data_source::TYPE)
+        .register(model_filter::TYPE)
+        .register(multicluster::file_discovery::TYPE)
+        .register(multicluster::metrics_data_source::TYPE)
+        .register(multicluster::metrics_extractor::TYPE)
         .register(multicluster::approx_prefix_cache_producer::TYPE)
         .register(multicluster::kv_cache_utilization_scorer::TYPE)
         .register(multicluster::prefix_cache_scorer::TYPE)
         .register(multicluster::queue_scorer::TYPE)
+        .register(multicluster::session_affinity_filter::TYPE)
         .register(parsers::anthropic_parser::TYPE)
         .register(parsers::openai_parser::TYPE)
         .register(parsers::passthrough_parser::TYPE)
@@ -146,6 +156,7 @@ pub fn registry() -> Registry {
         .register(parsers::vllmgrpc_parser::TYPE)
         .register(parsers::vllmhttp_parser::TYPE)
         .register(power_of_d::TYPE)
+        .register(predicted_latency::TYPE)
         .register(prefix_cache_affinity_filter::TYPE)
         .register(prefix_cache_scorer::TYPE)
         .register(prefix_load_scorer::TYPE)
@@ -156,6 +167,11 @@ pub fn registry() -> Registry {
         .register(running_requests_size_scorer::TYPE)
         .register(single_profile_handler::TYPE)
         .register(slo_headroom_tier_filter::TYPE)
+        .register(sources::dcgm_data_source::TYPE)
+        .register(sources::dcgm_extractor::TYPE)
+        .register(sources::k8s_notification_source::TYPE)
+        .register(sources::models_data_extractor::TYPE)
+        .register(sources::models_data_source::TYPE)
         .register(token_producer::TYPE)
         .register(weighted_random_picker::TYPE);
     registry

@@ -40,6 +40,8 @@ plugins:
 - {type: endpoint-attribute-scorer, parameters: {attributeKey: age, algorithm: {type: linear_lower_is_better}}}
 - {type: header-label-affinity-scorer, parameters: {headerName: x-zone, labelKey: zone}}
 - type: topology-affinity-scorer
+- {type: session-affinity-scorer, parameters: {strategy: session_id}}
+- type: session-affinity-filter
 - type: queue-scorer
 - type: running-requests-size-scorer
 - type: kv-cache-utilization-scorer
@@ -94,7 +96,14 @@ fn a_warm_decision_does_not_allocate() {
     let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ids: Vec<u32> = (0..5_000).collect();
     let prompts = [Prompt::Tokens(&ids)];
-    let request = Request { id: "r", target_model: "m", prompts: &prompts, ..Default::default() };
+    let headers = [("x-session-id", "u")];
+    let request = Request {
+        id: "r",
+        target_model: "m",
+        prompts: &prompts,
+        headers: &headers,
+        ..Default::default()
+    };
     for picker in ["max-score-picker", "weighted-random-picker", "random-picker"] {
         let mut proxy = Proxy::new(&CONFIG.replace("PICKER", picker), 300);
         for seed in 0..50 {

@@ -18,9 +18,6 @@ const PENDING: &[&str] = &[
     "precise-prefix-cache-producer",
     "predicted-latency-producer",
     "prefix-based-pd-decider",
-    "prefix-cache-affinity-filter",
-    "session-affinity-scorer",
-    "slo-headroom-tier-filter",
 ];
 
 /// An example: its name, its text, and what loading it gave.

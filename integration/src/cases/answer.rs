@@ -49,13 +49,15 @@ impl Sent {
         self.chunks += 1;
     }
 
-    /// Shows what is known at `now_ms`.
+    /// Shows what is known at `now_ms`, of a response that has come to its end or, with `complete`
+    /// unset, is still under way.
     pub(super) fn with<R>(
         &self,
         endpoints: &EndpointSet,
         request_id: &str,
         target: Option<EndpointIx>,
         now_ms: u64,
+        complete: bool,
         call: impl FnOnce(&Responding<'_>) -> R,
     ) -> R {
         let since = |ms: u64| ms.saturating_sub(self.sent_ms) as f64;
@@ -70,7 +72,7 @@ impl Sent {
             status: 200,
             first_byte_ms: self.first_byte_ms.map(since),
             total_ms: since(now_ms),
-            complete: true,
+            complete,
             prompt_tokens: None,
             completion_tokens: (self.chunks > 0).then_some(self.chunks),
             cached_tokens: None,

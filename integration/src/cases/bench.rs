@@ -1,5 +1,7 @@
 //! Plugins built one by one, outside a configuration, for cases that look at a plugin alone.
 
+use std::sync::Arc;
+
 use inlane_core::effect::PluginIx;
 use inlane_core::endpoint::EndpointSet;
 use inlane_core::plugin::{Roles, Settled};
@@ -96,6 +98,11 @@ impl<'a> Bench<'a> {
             }
         }
         settled
+    }
+
+    /// The kept states of a type.
+    pub(super) fn kept<T: std::any::Any + Send + Sync>(&self) -> Vec<Arc<T>> {
+        self.kept.all::<T>().into_iter().map(|(_, state)| state).collect()
     }
 
     /// Does at once what the owners of the indexes would do soon.

@@ -17,6 +17,7 @@ mod check;
 mod director;
 mod effects;
 mod hashing;
+mod latency;
 mod ledger;
 mod pool;
 mod reference;
@@ -222,6 +223,7 @@ pub fn run_case(case: &Value, registry: &Registry) -> Outcome {
         "tokenize" => hashing::tokenize,
         "director" => director::director,
         "admit" => single::admit,
+        "predicted_latency" => latency::predicted_latency,
         _ => return Outcome::Skipped(format!("kind '{kind}'")),
     };
     let case = match serde_path_to_error::deserialize::<_, Case>(case) {

@@ -131,7 +131,7 @@ impl Proxy {
         let Self { plan, scratch, now_ms, .. } = self;
         let sent = Sent::new(&scratch.decision, &scratch.effects, *now_ms);
         let (endpoints, failures) = (plan.endpoints(), &mut scratch.failures);
-        sent.with(endpoints, request.id(), Some(target), *now_ms, |cx| {
+        sent.with(endpoints, request.id(), Some(target), *now_ms, false, |cx| {
             plan.response_headers(cx, &mut headers, failures);
         });
         headers

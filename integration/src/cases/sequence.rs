@@ -372,7 +372,7 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    fn target(&self, step: &Step) -> Result<Option<EndpointIx>, String> {
+    pub(super) fn target(&self, step: &Step) -> Result<Option<EndpointIx>, String> {
         step.target.as_deref().map(|id| self.pool.ix(id)).transpose()
     }
 
@@ -386,7 +386,7 @@ impl<'a> Sequence<'a> {
         let (id, target) = (ongoing.request.id(), self.target(step)?);
         let mut headers = Vec::new();
         if let Some(hook) = self.bench.instances[plugin].roles.after_response.as_deref() {
-            ongoing.sent.with(&self.pool.endpoints, id, target, self.now_ms, |cx| {
+            ongoing.sent.with(&self.pool.endpoints, id, target, self.now_ms, false, |cx| {
                 hook.response_headers(cx, &mut headers);
             });
         }
@@ -414,7 +414,9 @@ impl<'a> Sequence<'a> {
         if step.end_of_stream {
             self.ledger.end(id);
             if let Some(hook) = self.bench.instances[plugin].roles.after_response.as_deref() {
-                sent.with(&self.pool.endpoints, id, target, self.now_ms, |cx| hook.complete(cx));
+                sent.with(&self.pool.endpoints, id, target, self.now_ms, true, |cx| {
+                    hook.complete(cx)
+                });
             }
         }
         Ok(())

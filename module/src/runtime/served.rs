@@ -49,8 +49,11 @@ pub struct ShadowPlan {
 }
 
 impl ShadowPlan {
-    /// The shadow of `config`, if it has one.
-    pub fn of(config: &LoadedConfig, endpoints: &Arc<EndpointSet>) -> Option<Self> {
+    /// The shadow of `config`, if it has one, with the plan that `plan_of` makes of it.
+    pub fn of(
+        config: &LoadedConfig,
+        plan_of: impl FnOnce(&Arc<LoadedConfig>) -> Plan,
+    ) -> Option<Self> {
         let shadow = config.shadow.as_ref()?;
         let known = |name: &str, type_name: &str| {
             config.plugins.iter().any(|p| p.name == name && p.type_name == type_name)
@@ -58,7 +61,7 @@ impl ShadowPlan {
         let post_choice = shadow.config.post_choice.iter().copied();
         let learners = post_choice
             .filter(|&ix| shadow.config.plugin(ix).is_some_and(|p| !known(&p.name, p.type_name)));
-        let plan = Plan::new(Arc::clone(&shadow.config), Arc::clone(endpoints));
+        let plan = plan_of(&shadow.config);
         Some(Self {
             learners: learners.collect(),
             scalars: scalar_places(&plan),

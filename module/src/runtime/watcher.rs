@@ -60,7 +60,7 @@ pub(crate) struct Watcher {
     /// A topology that is accepted once no worker can be in the middle of a decision on an older.
     accepting: Option<(Instant, u64)>,
     /// What stale metrics mean in what is served.
-    stale_metrics: StaleMetrics,
+    plan_settings: (StaleMetrics, u16),
     epoch: u64,
 }
 
@@ -75,7 +75,7 @@ impl Watcher {
 
         let new_config = self.read_config(runtime);
         let new_topology = self.read_topology();
-        let new_settings = self.stale_metrics != runtime.settings().stale_metrics;
+        let new_settings = self.plan_settings != plan_settings(runtime);
         if changed || new_config || new_topology || new_settings {
             self.publish(runtime);
         }
@@ -231,20 +231,25 @@ impl Watcher {
         if let Some((_, set)) = &topology {
             self.tenants.admit(&runtime.clusters, set, &ledger);
         }
-        self.stale_metrics = runtime.settings().stale_metrics;
+        self.plan_settings = plan_settings(runtime);
         let state = match (topology, &self.config) {
             (None, _) => Err(Unserved::NoTopology),
             (_, None) => Err(Unserved::NoConfiguration),
             (Some((pool, set)), Some((config_generation, config))) => {
-                let stale = match self.stale_metrics {
+                let (stale, denial) = self.plan_settings;
+                let stale = match stale {
                     StaleMetrics::Neutral => PlanStaleMetrics::Mean,
                     StaleMetrics::LastKnown => PlanStaleMetrics::Trust,
                 };
                 let topology_generation = set.generation();
                 ledger.accept_config(*config_generation);
                 self.accepting = Some((Instant::now(), topology_generation));
-                let shadow = ShadowPlan::of(config, &set);
-                let plan = Plan::new(Arc::clone(config), set).with_stale_metrics(stale);
+                let plan_of = |config: &Arc<LoadedConfig>| {
+                    let plan = Plan::new(Arc::clone(config), Arc::clone(&set));
+                    plan.with_stale_metrics(stale).with_denial_status(denial)
+                };
+                let shadow = ShadowPlan::of(config, plan_of);
+                let plan = plan_of(config);
                 Ok(Serving {
                     shadow,
                     scalars: scalar_places(&plan),
@@ -275,4 +280,9 @@ impl Watcher {
         }
         self.tenants.release(&runtime.clusters, ledger, runtime.settings().removal_grace);
     }
+}
+/// The settings that plans are made with.
+fn plan_settings(runtime: &Runtime) -> (StaleMetrics, u16) {
+    let settings = runtime.settings();
+    (settings.stale_metrics, settings.admission_denial_status)
 }

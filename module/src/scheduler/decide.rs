@@ -19,7 +19,7 @@ use super::book::{Booking, Conflict, book, fill_load, refresh_load};
 use super::shadow::{self, Moment};
 use crate::clock;
 use crate::runtime::{Runtime, Served, Serving};
-use crate::settings::Settings;
+use crate::settings::{Destination, Settings};
 use crate::stream::{Record, Token};
 use crate::worker::Worker;
 
@@ -66,7 +66,7 @@ pub(super) struct Routed {
     pub token: Token,
     /// `ip:port`, comma separated, in the picker's order.
     pub destination: String,
-    /// `ip:port` in the order of attempts.
+    /// `ip:port` in the order of attempts, where the route's cluster goes by such a list.
     pub ranking: String,
     /// Headers to set or remove.
     pub headers: Vec<(String, Option<String>)>,
@@ -148,7 +148,15 @@ fn run(
 
     plan.begin(scratch);
     let mut facts = RequestFacts::default();
-    plan.pre_call(&asked.request, &mut facts, scratch).map_err(NoRoute::Refused)?;
+    if let Err(refusal) = plan.pre_call(&asked.request, &mut facts, scratch) {
+        log(ground, worker, scratch, &asked.request, None, |entry| {
+            entry.duration_ns = clock::now_ns().saturating_sub(start_ns);
+            entry.step = "refused";
+            entry.conflicts = 0;
+            entry.error.clone_from(&refusal.message);
+        });
+        return Err(NoRoute::Refused(refusal));
+    }
     let request = Request {
         priority: facts.priority.unwrap_or(asked.request.priority),
         fairness_id: facts.fairness_id.as_deref().unwrap_or(asked.request.fairness_id),
@@ -197,7 +205,7 @@ fn run(
         runtime.metrics.step(step).inc();
         plan.apply_records(&request, now_ms, seed, scratch);
         worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
-        (target, booking, Outcome::of(serving, scratch, target))
+        (target, booking, Outcome::of(ground, scratch, target))
     });
     if let Ok((target, ..)) = &routed {
         let moment = Moment { now_ms, seed };
@@ -251,7 +259,8 @@ struct Outcome {
 
 impl Outcome {
     /// Reads it from the decision before the log takes that.
-    fn of(serving: &Serving, scratch: &Scratch, target: EndpointIx) -> Self {
+    fn of(ground: Ground<'_>, scratch: &Scratch, target: EndpointIx) -> Self {
+        let serving = ground.serving;
         let (endpoints, port) = (serving.endpoints(), scratch.decision.port);
         let run = scratch.decision.primary_run();
         let ranking = run.map(|run| run.ranking.clone()).unwrap_or_default();
@@ -275,7 +284,10 @@ impl Outcome {
         });
         Self {
             destination: run.map_or_else(|| join(&[target]), |run| join(&run.targets)),
-            ranking_text: join(&ranking),
+            ranking_text: match ground.settings.destination {
+                Destination::Header => join(&ranking),
+                Destination::Cluster | Destination::OverrideHost => String::new(),
+            },
             headers: headers.collect(),
             hindsight: Hindsight::of(serving, scratch),
             ranking: ranking.into_iter().map(|ix| at_port(endpoints, ix, port)).collect(),

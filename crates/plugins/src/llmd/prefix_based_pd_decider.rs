@@ -7,6 +7,7 @@ use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Decider, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
+use inlane_core::request::{BlockUnit, Prompt, Request};
 use serde::Deserialize;
 
 use crate::{approx_prefix_cache_producer, token_producer};
@@ -76,9 +77,9 @@ enum Least {
 
 /// With `n` the prompt's tokens and `c` those cached at the decode target (contiguous, unweighted):
 /// yes iff `nonCachedTokens > 0`, `n >= promptTokens` and `n - c >= nonCachedTokens` (llm-d-router
-/// `prefix-based-pd-decider`). With `promptBytesThreshold` instead: yes iff `(1 - cached blocks /
-/// all blocks) * bytes of the prompt >= promptBytesThreshold`, in integers (the rule of llm-d's
-/// inference scheduler 0.1 for `PD_PROMPT_LEN_THRESHOLD`).
+/// `prefix-based-pd-decider`). With `promptBytesThreshold` instead: yes iff `bytes of the prompt -
+/// bytes of its whole blocks that are cached >= promptBytesThreshold` (what llm-d's inference
+/// scheduler 0.1 meant by `PD_PROMPT_LEN_THRESHOLD`).
 #[derive(Debug)]
 struct PrefixBased {
     prompt_tokens: u64,
@@ -91,6 +92,16 @@ impl PrefixBased {
         let at = |col: &Col<PrefixMatch>| *cx.columns.get(*col).get(endpoint as usize)?;
         self.sources.iter().find_map(at)
     }
+}
+
+/// Bytes of text in a block of a match.
+fn block_bytes(request: &Request<'_>, found: PrefixMatch) -> u64 {
+    let in_bytes = |prompt: &Prompt<'_>| match prompt {
+        Prompt::Blocks { unit: BlockUnit::Bytes(bytes), .. } => Some(u64::from(*bytes)),
+        _ => None,
+    };
+    let counted = request.prompts.iter().find_map(in_bytes);
+    counted.unwrap_or_else(|| 4 * u64::from(found.block_size_tokens))
 }
 
 impl Decider for PrefixBased {
@@ -109,11 +120,13 @@ impl Decider for PrefixBased {
                 Ok(tokens.saturating_sub(cached) >= least)
             }
             Least::Bytes(least) => {
-                let bytes = u128::from(cx.request.prompt_bytes);
+                let bytes = cx.request.prompt_bytes;
                 let found = self.cached(cx, decode).unwrap_or_default();
-                let total = u128::from(found.total_blocks.max(1));
-                let left = total.saturating_sub(u128::from(found.cached_blocks));
-                Ok(left * bytes >= u128::from(least) * total)
+                let block = block_bytes(cx.request, found);
+                // The first release knew whole blocks only.
+                let whole = bytes.checked_div(block).unwrap_or(0);
+                let cached = u64::from(found.cached_blocks).min(whole) * block;
+                Ok(bytes.saturating_sub(cached) >= least)
             }
         }
     }
@@ -185,9 +198,11 @@ mod tests {
         let rule = "{promptBytesThreshold: 100}";
         assert!(!says(rule, 25, 99, found(0, 1, 64)));
         assert!(says(rule, 25, 100, found(0, 1, 64)));
-        // 1 - 9/10 is less than 1/10 in doubles.
-        assert!(says(rule, 250, 1_000, found(9, 10, 64)));
-        assert!(!says(rule, 250, 999, found(9, 10, 64)));
+        assert!(says(rule, 665, 2_660, found(10, 11, 64)));
+        assert!(!says(rule, 665, 2_659, found(10, 11, 64)));
+        // A shorter last block is never cached.
+        assert!(says(rule, 89, 356, found(2, 2, 64)));
+        assert!(!says(rule, 89, 355, found(2, 2, 64)));
         assert!(says(rule, 25, 100, None));
         assert!(says("{promptBytesThreshold: 0}", 0, 0, None));
     }

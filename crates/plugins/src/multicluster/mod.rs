@@ -2,9 +2,13 @@
 //! that reports averages over its own pods.
 
 pub mod approx_prefix_cache_producer;
+pub mod file_discovery;
 pub mod kv_cache_utilization_scorer;
+pub mod metrics_data_source;
+pub mod metrics_extractor;
 pub mod prefix_cache_scorer;
 pub mod queue_scorer;
+pub mod session_affinity_filter;
 
 use inlane_core::columns::{Col, Columns, Scalar};
 use inlane_core::endpoint::EndpointIx;

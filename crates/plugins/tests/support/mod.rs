@@ -32,13 +32,22 @@ impl LoadSource for Idle {
 }
 
 impl Proxy {
+    #[allow(dead_code, reason = "not every test is about pods without roles")]
     pub(crate) fn new(config: &str, pods: u32) -> Self {
+        Self::with_roles(config, &vec![None; pods as usize])
+    }
+
+    /// With pods of these roles.
+    pub(crate) fn with_roles(config: &str, roles: &[Option<&str>]) -> Self {
         let kept = KeptState::default();
         let text = config.to_owned();
         let allow_experimental_plugins = true;
         let document = ConfigDocument { text, allow_experimental_plugins, ..Default::default() };
         let config = load(&document, &inlane_plugins::registry(), &kept).expect("loads");
-        let endpoint = |slot| Endpoint {
+        let labels = |role: Option<&str>| -> BTreeMap<String, String> {
+            role.map(|role| ("llm-d.ai/role".to_owned(), role.to_owned())).into_iter().collect()
+        };
+        let endpoint = |(slot, role): (u32, &Option<&str>)| Endpoint {
             id: format!("default/pod-{slot:05}"),
             namespace: "default".into(),
             name: format!("pod-{slot:05}"),
@@ -47,10 +56,10 @@ impl Proxy {
             port: 8000,
             host_port: "10.0.0.1:8000".into(),
             rank: 0,
-            labels: BTreeMap::new(),
+            labels: labels(*role),
             slot: Slot { index: slot, generation: 3 },
         };
-        let endpoints = EndpointSet::new(1, (0..pods).map(endpoint).collect());
+        let endpoints = EndpointSet::new(1, (0..).zip(roles).map(endpoint).collect());
         let plan = Plan::new(Arc::new(config), Arc::new(endpoints));
         let scratch = Scratch::new(&plan);
         Self { plan, scratch, kept }
@@ -73,6 +82,12 @@ impl Proxy {
         for index in self.indexes() {
             index.drain();
         }
+    }
+
+    /// What a plugin keeps from request to request, when there is one of that kind.
+    #[allow(dead_code, reason = "not every test looks inside")]
+    pub(crate) fn kept<T: std::any::Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.kept.all::<T>().pop().map(|(_, state)| state)
     }
 
     #[allow(dead_code, reason = "not every test looks inside")]

@@ -115,6 +115,9 @@ fn a_plugin_may_refuse_a_request() {
     let refused = Stream::sent(&world, BODY);
     assert_eq!(refused.reply().status, 403);
     assert_eq!(refused.reply().body, "inference error: Forbidden - not your pool");
+    let mut logged = Vec::new();
+    world.runtime.log.read(|entry| logged.push((entry.step, entry.error.clone())));
+    assert_eq!(logged, [("refused", "not your pool".to_owned())]);
     assert_eq!(world.booked(), [0]);
 
     let mut stream = Stream::new(&world, "/v1/completions").with_header("x-team", "blue");
