@@ -21,7 +21,7 @@ use crate::args::Args;
 use crate::config::settings::{FileDiscovery, SHORTEST_INTERVAL, Settings};
 use crate::config::{Accepted, Configurator};
 use crate::discovery::Member;
-use crate::discovery::file::{self, Endpoints};
+use crate::discovery::file::{self, Endpoints, Entries};
 use crate::http;
 use crate::pool::PublishedPool;
 use crate::process::cpu_time;
@@ -262,7 +262,7 @@ impl Control {
             let sources = (0..).zip(&self.settings.sources).zip(&intervals);
             targets.extend(sources.map(|(source, interval)| {
                 let stretch = interval.as_secs_f64() / shortest.as_secs_f64();
-                let (endpoint, address) = (Rc::clone(&endpoint), member.address());
+                let (endpoint, address) = (Rc::clone(&endpoint), member.metrics_address());
                 Target::new(endpoint, address, source, stretch, pool.scalars())
             }));
         }
@@ -302,7 +302,7 @@ fn first_config(configurator: &mut Configurator, shared: &Shared) -> Result<Acce
 
 fn discovery(args: &Args, settings: &Settings) -> Result<FileDiscovery, Fatal> {
     if let Some(path) = &args.endpoints_file {
-        return Ok(FileDiscovery { path: path.clone(), watch: true });
+        return Ok(FileDiscovery { path: path.clone(), watch: true, entries: Entries::Pods });
     }
     settings.discovery.clone().ok_or(Fatal::NoDiscovery)
 }
@@ -350,7 +350,7 @@ impl EndpointsFile {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let mut watch = FileWatch::new(path.clone(), file::MAX_BYTES);
         let bytes = watch.first().map_err(|e| named(&e))?;
-        let endpoints = file::parse(&bytes).map_err(|e| named(&e))?;
+        let endpoints = file::parse(&bytes, origin.entries).map_err(|e| named(&e))?;
         if let Some(error) = endpoints.invalid.first() {
             return Err(named(error));
         }
@@ -364,7 +364,9 @@ impl EndpointsFile {
         let named =
             |error: &dyn std::fmt::Display| format!("{}: {error}", self.origin.path.display());
         Some(match self.watch.look()? {
-            Change::Content(bytes) => file::parse(&bytes).map_err(|e| named(&e)),
+            Change::Content(bytes) => {
+                file::parse(&bytes, self.origin.entries).map_err(|e| named(&e))
+            }
             Change::Lost(error) => Err(named(&error)),
         })
     }

@@ -134,6 +134,7 @@ impl PublishedPool {
                 port: endpoint.port,
                 rank: endpoint.rank,
                 labels: endpoint.labels,
+                metrics: None,
             };
             let mut words = [0; ROW_WORDS];
             self.writer.row(slot.index, &mut words);
@@ -391,6 +392,11 @@ impl Tracked {
     /// Where requests go.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.member.address, self.member.port)
+    }
+
+    /// Where metrics are asked for.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.member.metrics.unwrap_or_else(|| self.address())
     }
 }
 

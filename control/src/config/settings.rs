@@ -8,8 +8,9 @@ use inlane_core::config::{DataSource, LoadedConfig, PluginInstance};
 use inlane_core::effect::PluginIx;
 use inlane_core::plugin::Scheme;
 use inlane_core::snapshot::ScalarKey;
-use inlane_plugins::{core_metrics_extractor, file_discovery, metrics_data_source};
+use inlane_plugins::{core_metrics_extractor, file_discovery, metrics_data_source, multicluster};
 
+use crate::discovery::file::Entries;
 use crate::scrape::source::{Engines, Reader, Source};
 
 /// The shortest scrape interval.
@@ -33,6 +34,8 @@ pub(crate) struct FileDiscovery {
     pub(crate) path: PathBuf,
     /// Whether to follow changes of it.
     pub(crate) watch: bool,
+    /// What its entries are.
+    pub(crate) entries: Entries,
 }
 
 impl Settings {
@@ -74,13 +77,17 @@ fn instance(config: &LoadedConfig, ix: PluginIx) -> Result<&PluginInstance, Stri
 }
 
 fn discovery(plugin: &PluginInstance) -> Result<FileDiscovery, String> {
-    if plugin.type_name != file_discovery::TYPE.name {
-        let (name, of) = (&plugin.name, plugin.type_name);
-        return Err(format!("discovery: plugin \"{name}\" of type '{of}' is not supported"));
-    }
+    let entries = match plugin.type_name {
+        of if of == file_discovery::TYPE.name => Entries::Pods,
+        of if of == multicluster::file_discovery::TYPE.name => Entries::Clusters,
+        of => {
+            let name = &plugin.name;
+            return Err(format!("discovery: plugin \"{name}\" of type '{of}' is not supported"));
+        }
+    };
     let params = file_discovery::Parameters::read(&plugin.params)
         .map_err(|e| failed(plugin, &e.to_string()))?;
-    Ok(FileDiscovery { path: params.path.into(), watch: params.watch_file })
+    Ok(FileDiscovery { path: params.path.into(), watch: params.watch_file, entries })
 }
 
 /// What to fetch from a source and how to read it; `None` where there is nothing to fetch, or
@@ -163,7 +170,9 @@ mod tests {
     const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
 
     fn read(text: &str) -> Result<Settings, String> {
-        let document = ConfigDocument { text: format!("{HEAD}{text}"), ..Default::default() };
+        let text = format!("{HEAD}{text}");
+        let allow_experimental_plugins = true;
+        let document = ConfigDocument { text, allow_experimental_plugins, ..Default::default() };
         let mut registry = inlane_plugins::registry();
         registry.register(PluginType::new("reader", |build, params| {
             for name in params.decode::<BTreeMap<String, Vec<String>>>()?.values().flatten() {
@@ -292,8 +301,12 @@ mod tests {
     fn discovery_is_read() {
         let text = "plugins: [{type: file-discovery, name: d, parameters: {path: /e, watchFile: true}}]\n\
                     dataLayer: {discovery: {pluginRef: d}}";
-        let expected = FileDiscovery { path: "/e".into(), watch: true };
+        let (path, entries) = ("/e".into(), Entries::Pods);
+        let expected = FileDiscovery { path, watch: true, entries };
         assert_eq!(read(text).unwrap().discovery, Some(expected));
+        let clusters = text.replace("file-discovery", "multicluster-file-discovery");
+        let found = read(&clusters).unwrap().discovery.unwrap();
+        assert_eq!(found.entries, Entries::Clusters);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 pub(crate) mod file;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// An endpoint as discovery finds it: no slot yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Member {
     /// Index of the target port.
     pub(crate) rank: u32,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Where its metrics are, when that is not where requests go.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 impl Member {

@@ -16,6 +16,7 @@ fn member(name: &str) -> Member {
         port: 8000,
         rank: 0,
         labels: BTreeMap::new(),
+        metrics: None,
     }
 }
 
