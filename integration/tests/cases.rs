@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 const FILE: &str = include_str!("../cases/scheduling_cases.json");
 const WORKED: &str = include_str!("../cases/worked_examples.json");
+const MORE: &str = include_str!("../cases/more_kinds.json");
 
 #[test]
 fn the_acceptance_cases_hold() {
@@ -23,9 +24,41 @@ fn the_worked_examples_hold() {
     assert_eq!((failed, skipped), (0, 0), "{report}");
 }
 
+#[test]
+fn more_cases_of_rare_kinds_hold() {
+    let report = cases::run(MORE, &registry()).unwrap();
+    let (_, failed, skipped) = report.counts();
+    assert_eq!((failed, skipped), (0, 0), "{report}");
+}
+
+#[test]
+fn a_wrong_expectation_fails_in_rare_kinds() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 8] = [
+        ("admit-probability", |c| c["expect"]["admit_rate"] = json!(0.4)),
+        ("burst-worked-example", |c| {
+            c["steps"][0]["expect"]["requests"][0]["assigned"] = json!("b");
+        }),
+        ("burst-two-windows", |c| c["steps"][0]["expect"]["requests"][2]["error"] = json!(true)),
+        ("media", |c| c["steps"][2]["expect"]["mm"]["b"]["matched"] = json!(0)),
+        ("latency-features", |c| c["expect"]["features"]["a"]["kv_cache_percentage"] = json!(0.5)),
+        ("latency-predictor-fails", |c| c["predictor_error"] = json!(false)),
+        ("latency-not-streaming", |c| c["steps"][2]["expect"]["training_targets"] = json!([])),
+        ("director-denied", |c| c["expect"]["http_status"] = json!(429)),
+    ];
+    for (id, change) in changes {
+        let outcome = broken_in(MORE, id, change);
+        assert!(matches!(outcome, Outcome::Failed(_)), "{id}: {outcome:?}");
+    }
+}
+
 /// Runs cases that were changed so that they cannot hold.
 fn broken(id: &str, change: impl FnOnce(&mut Value)) -> Outcome {
-    let file: Value = serde_json::from_str(FILE).unwrap();
+    broken_in(FILE, id, change)
+}
+
+fn broken_in(file: &str, id: &str, change: impl FnOnce(&mut Value)) -> Outcome {
+    let file: Value = serde_json::from_str(file).unwrap();
     let mut case =
         file["cases"].as_array().unwrap().iter().find(|c| c["id"] == id).unwrap().clone();
     assert_eq!(cases::run_case(&case, &registry()), Outcome::Passed, "{id}");

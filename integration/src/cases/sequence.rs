@@ -415,7 +415,7 @@ impl<'a> Sequence<'a> {
             self.ledger.end(id);
             if let Some(hook) = self.bench.instances[plugin].roles.after_response.as_deref() {
                 sent.with(&self.pool.endpoints, id, target, self.now_ms, true, |cx| {
-                    hook.complete(cx)
+                    hook.complete(cx);
                 });
             }
         }

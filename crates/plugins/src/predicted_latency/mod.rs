@@ -395,8 +395,9 @@ impl PostChoice for PredictedLatencyProducer {
         match prefill {
             None => keep(primary, Part::Both),
             Some(prefill) => {
-                keep(primary, Part::Decode);
+                // In the order in which they finish their parts.
                 keep(prefill, Part::Prefill);
+                keep(primary, Part::Decode);
             }
         }
         let note = targets.tpot_ms.to_bits();

@@ -265,7 +265,7 @@ const STREAMING: &str = "{streamingMode: true}";
 fn a_stream_teaches_the_first_token_and_the_others() {
     let both = [(Target::FirstToken, 20.0, 0), (Target::PerToken, 10.0, 0)];
     assert_eq!(samples(STREAMING, None, |_| {}), both);
-    let apart = [(Target::PerToken, 10.0, 0), (Target::FirstToken, 20.0, 1)];
+    let apart = [(Target::FirstToken, 20.0, 1), (Target::PerToken, 10.0, 0)];
     assert_eq!(samples(STREAMING, Some(1), |_| {}), apart);
     assert_eq!(samples(STREAMING, None, |r| r.completion_tokens = Some(1)), both[..1]);
     assert_eq!(samples(STREAMING, None, |r| r.completion_tokens = None), both[..1]);
