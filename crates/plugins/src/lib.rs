@@ -13,12 +13,14 @@
 //! * [`llmd`] has the plugins of llm-d's own scheduler; the others came with the gateway API's
 //!   endpoint picker.
 //! * [`multicluster`] has those for pools of clusters.
+//! * [`precise`] reads what the engines say they hold.
 //! * [`prefix`] is the index behind the prefix plugins, shared by all workers of a proxy.
 //! * `metrics_data_source`, `core_metrics_extractor` and `file_discovery` are the control plane's:
 //!   their typed parameters are public for it.
 #![forbid(unsafe_code)]
 
 pub mod approx_prefix_cache_producer;
+pub mod bounded_load_hash_picker;
 pub mod cel_filter;
 pub mod cel_scorer;
 pub mod core_metrics_extractor;
@@ -40,6 +42,7 @@ pub mod model_filter;
 pub mod multicluster;
 pub mod parsers;
 pub mod power_of_d;
+pub mod precise;
 pub mod predicted_latency;
 pub mod prefix;
 pub mod prefix_cache_affinity_filter;
@@ -77,6 +80,7 @@ pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
         .register(approx_prefix_cache_producer::TYPE)
+        .register(bounded_load_hash_picker::TYPE)
         .register(cel_filter::TYPE)
         .register(cel_scorer::TYPE)
         .register(core_metrics_extractor::TYPE)
@@ -158,6 +162,8 @@ pub fn registry() -> Registry {
         .register(power_of_d::TYPE)
         .register(predicted_latency::TYPE)
         .register(prefix_cache_affinity_filter::TYPE)
+        .register(precise::producer::TYPE)
+        .register(precise::scorer::TYPE)
         .register(prefix_cache_scorer::TYPE)
         .register(prefix_load_scorer::TYPE)
         .register(probabilistic_admitter::TYPE)
