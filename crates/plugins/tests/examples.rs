@@ -10,16 +10,6 @@ use inlane_core::config::{ConfigError, LoadedConfig, load};
 use inlane_core::registry::KeptState;
 use inlane_core::snapshot::ConfigDocument;
 
-/// Plugin types that examples name and that do not exist yet; such an example waits for them.
-const PENDING: &[&str] = &[
-    "disagg-profile-handler",
-    "latency-scorer",
-    "latency-slo-admitter",
-    "precise-prefix-cache-producer",
-    "predicted-latency-producer",
-    "prefix-based-pd-decider",
-];
-
 /// An example: its name, its text, and what loading it gave.
 struct Example {
     name: String,
@@ -39,14 +29,6 @@ impl Example {
         let loaded = load(&document, &inlane_plugins::registry(), &KeptState::default());
         Self { name, text, loaded }
     }
-
-    fn is_pending(&self) -> bool {
-        let unregistered = |name: &&str| {
-            let text = format!("plugin type '{name}' is not registered");
-            self.loaded.as_ref().is_err_and(|error| error.message == text)
-        };
-        PENDING.iter().any(unregistered)
-    }
 }
 
 fn paths() -> Vec<PathBuf> {
@@ -60,7 +42,7 @@ fn paths() -> Vec<PathBuf> {
 
 fn examples(kind: char) -> Vec<Example> {
     let examples = paths().into_iter().map(|path| Example::read(&path));
-    examples.filter(|e| e.name.starts_with(kind) && !e.is_pending()).collect()
+    examples.filter(|e| e.name.starts_with(kind)).collect()
 }
 
 /// Two of the 37 invalid ones are flags; two others are shown twice.

@@ -207,9 +207,6 @@ impl Parameters {
         let (indexer, events) = (&self.indexer_config, &self.kv_events_config);
         self.block_tokens()?;
         self.speculative_ttl()?;
-        if self.token_processor_config.block_size != 0 {
-            build.warn("tokenProcessorConfig.blockSize is deprecated, use blockSizeTokens");
-        }
         if indexer.tokenizers_pool_config.is_some() {
             let field = "indexerConfig.tokenizersPoolConfig";
             if !tokenizers_allowed {
