@@ -53,6 +53,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ),
     ("endpoint-attribute-scorer", "{attributeKey: age, algorithm: {type: linear_lower_is_better}}"),
     ("file-discovery", "{path: endpoints.yaml}"),
+    ("k8s-notification-source", "{version: v1, kind: Pod}"),
+    ("multicluster-file-discovery", "{path: endpoints.yaml}"),
     ("header-label-affinity-scorer", "{headerName: x-zone, labelKey: zone}"),
     ("label-selector-filter", "{matchLabels: {zone: a}}"),
     ("max-score-picker", "{maxNumOfEndpoints: 3}"),
