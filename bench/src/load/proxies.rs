@@ -111,6 +111,14 @@ impl Proxies {
         self.lab(Proxy::Inlane).control.as_ref().map_or(0, |process| process.pid())
     }
 
+    /// The module's page about its pool.
+    ///
+    /// # Errors
+    /// As for a request.
+    pub fn pool(&self) -> io::Result<serde_json::Value> {
+        self.lab(Proxy::Inlane).pool()
+    }
+
     /// A directory for generated files, gone with the proxies.
     pub fn dir(&self) -> &Path {
         &self.lab(Proxy::Inlane).dir

@@ -1,5 +1,6 @@
 //! What costs without requests: memory, and the scraping of many pods.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::thread::sleep;
@@ -10,7 +11,7 @@ use inlane_segment::SnapshotReader;
 
 use super::pods::{Page, Pods};
 use super::proxies::{Proxies, Proxy, WORKERS, control_plane};
-use super::usage::{Span, anonymous_bytes};
+use super::usage::{Span, anonymous_bytes, anonymous_in_mappings_of};
 
 /// How long a fresh control plane is left alone before it is measured.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -31,6 +32,8 @@ fn standing(name: impl Into<String>, value: f64, limit: Option<f64>) -> Standing
 }
 
 const MB: f64 = 1e6;
+/// Mappings are whole pages.
+const PAGE: u64 = 4_096;
 
 /// Memory of the running proxies, after their load.
 ///
@@ -41,13 +44,25 @@ pub fn memory(proxies: &Proxies) -> io::Result<Vec<Standing>> {
     let plain = f64::midpoint(envoy(Proxy::Plain)?, envoy(Proxy::PlainAgain)?);
     let apart = (envoy(Proxy::Plain)? - envoy(Proxy::PlainAgain)?).abs();
     let workers = f64::from(WORKERS);
-    let module = (envoy(Proxy::Inlane)? - plain) / workers;
+    let index = index_bytes(proxies)? as f64;
+    let module = (envoy(Proxy::Inlane)? - plain - index) / workers;
     let control = anonymous_bytes(proxies.control_pid())? as f64;
     Ok(vec![
         standing("control plane, anonymous memory, 8 pods (MB)", control / MB, Some(15.0)),
         standing("module, anonymous memory per worker (MB)", module / MB, Some(2.0)),
+        standing("prefix index, memory touched of its budget, apart (MB)", index / MB, None),
         standing("plain Envoys differ by, per worker (MB)", apart / workers / MB, None),
     ])
+}
+
+/// What the prefix indexes have touched of their budgets.
+fn index_bytes(proxies: &Proxies) -> io::Result<u64> {
+    let pool = proxies.pool()?;
+    let budgets = pool["prefix_indexes"].as_array().into_iter().flatten();
+    let budgets = budgets.filter_map(|index| index["budget_bytes"].as_u64());
+    let sizes: BTreeSet<u64> = budgets.map(|bytes| bytes.next_multiple_of(PAGE)).collect();
+    let pid = proxies.envoy_pid(Proxy::Inlane);
+    sizes.into_iter().map(|size| anonymous_in_mappings_of(pid, size)).sum()
 }
 
 /// Memory of a control plane with `count` pods.

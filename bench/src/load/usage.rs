@@ -29,6 +29,30 @@ pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     kib.map(|kib| kib << 10).ok_or_else(|| io::Error::other("smaps_rollup without Anonymous"))
 }
 
+/// What a process has touched of its anonymous mappings that are exactly `size` bytes long, bytes.
+///
+/// # Errors
+/// A process that is gone.
+pub fn anonymous_in_mappings_of(pid: u32, size: u64) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut matches, mut total) = (false, 0);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { continue };
+        let range = first.split_once('-').and_then(|(from, to)| {
+            let address = |text| u64::from_str_radix(text, 16).ok();
+            Some(address(to)?.checked_sub(address(from)?)?)
+        });
+        if let Some(length) = range {
+            matches = length == size && words.count() == 4;
+        } else if matches && first == "Anonymous:" {
+            let kib = words.next().and_then(|kib| kib.parse::<u64>().ok());
+            total += kib.unwrap_or(0) << 10;
+        }
+    }
+    Ok(total)
+}
+
 /// Load average of the last minute.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -114,6 +138,10 @@ mod tests {
         let spent = span.end().unwrap();
         assert!(std::hint::black_box(memory)[0] > 0);
         assert!(after >= before + (24 << 20), "{before} {after}");
+        let words = inlane_segment::mapped::MappedWords::anonymous(1 << 20).unwrap();
+        inlane_segment::words::WordsMut::store(&words, 5, 1, std::sync::atomic::Ordering::Relaxed);
+        let touched = anonymous_in_mappings_of(std::process::id(), 8 << 20).unwrap();
+        assert!((1..(8 << 20)).contains(&touched), "{touched}");
         assert!(spent.cpu[0] > 0.001 && spent.seconds >= 0.05, "{spent:?}");
     }
 }

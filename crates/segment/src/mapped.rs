@@ -34,9 +34,17 @@ impl MappedWords {
     }
 
     /// Maps `len` zeroed words of anonymous memory. A page costs nothing until it is first touched.
+    ///
+    /// A page on either side cannot be accessed. So the kernel keeps the mapping apart from others,
+    /// and what it takes can be read from `/proc/PID/smaps`: it is the only one of its size.
     pub fn anonymous(len: usize) -> io::Result<Self> {
-        let map = MmapMut::map_anon(len * WORD)?;
-        Ok(Self(Region::new(MmapRaw::from(map), len)))
+        let page = rustix::param::page_size();
+        let bytes = (len * WORD).next_multiple_of(page);
+        let map = MmapRaw::from(MmapMut::map_anon(bytes + 2 * page)?);
+        for guard in [0, page + bytes] {
+            forbid(&map, guard, page)?;
+        }
+        Ok(Self(Region::within(map, page / WORD, len)))
     }
 
     /// The `len` words from `at` on, or `None` where they are not all inside.
@@ -145,6 +153,19 @@ impl Words for MappedView {
 
 const WORD: usize = size_of::<u64>();
 
+/// Makes `len` bytes from `at` on, whole pages of a mapping, inaccessible.
+#[allow(unsafe_code)]
+fn forbid(map: &MmapRaw, at: usize, len: usize) -> io::Result<()> {
+    use rustix::mm::{MprotectFlags, mprotect};
+    let inside = at.checked_add(len).is_some_and(|end| end <= map.len());
+    if !inside {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: the pages are inside the mapping, as just checked, and nothing refers to them: the
+    // only region that is made of the mapping lies between them.
+    unsafe { Ok(mprotect(map.as_mut_ptr().add(at).cast(), len, MprotectFlags::empty())?) }
+}
+
 /// A run of words inside a mapping, which it keeps alive.
 #[derive(Clone, Debug)]
 struct Region {
@@ -171,6 +192,17 @@ impl Region {
             None => (NonNull::dangling(), 0),
         };
         Self { first, len, map: Arc::new(map) }
+    }
+
+    /// The `len` words from `at` on, of which the mapping must have that many.
+    #[allow(unsafe_code)]
+    fn within(map: MmapRaw, at: usize, len: usize) -> Self {
+        let whole = Self::new(map, usize::MAX);
+        let at = at.min(whole.len);
+        let len = len.min(whole.len - at);
+        // SAFETY: `at` words lie inside the mapping, as just made sure of.
+        let first = unsafe { whole.first.add(at) };
+        Self { first, len, map: whole.map }
     }
 
     fn slice(&self, at: usize, len: usize) -> Option<Self> {

@@ -20,6 +20,7 @@ pub(super) fn page(runtime: &Runtime) -> Value {
         "held_body_bytes": runtime.held_bytes.load(Ordering::Relaxed),
         "prefix_indexes": runtime.prefixes().iter().map(|(name, index)| json!({
             "name": name, "entries": index.size(), "dropped_picks": index.dropped(),
+            "budget_bytes": index.budget_bytes(),
         })).collect::<Value>(),
     });
     match &served.state {

@@ -85,6 +85,11 @@ fn is_after(a: u32, b: u32) -> bool {
 }
 
 impl PrefixIndex {
+    /// Bytes of address space: what the index takes at most, once it has touched all of them.
+    pub fn budget_bytes(&self) -> usize {
+        self.table.budget_bytes()
+    }
+
     /// An empty index.
     ///
     /// # Errors

@@ -88,6 +88,11 @@ impl PrefixIndex {
         Ok((index, PrefixOwner { table: writer, ring }))
     }
 
+    /// Bytes that the table may take. It takes what it has touched.
+    pub fn budget_bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
     /// The table, for lookups.
     pub fn table(&self) -> &TableReader<MappedView> {
         &self.table

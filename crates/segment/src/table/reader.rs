@@ -31,6 +31,11 @@ impl<M: Words> TableReader<M> {
         Self { table }
     }
 
+    /// Bytes of the memory that the table is in.
+    pub fn bytes(&self) -> usize {
+        self.table.words.len() * size_of::<u64>()
+    }
+
     /// Endpoint slots that the table serves.
     pub fn slots(&self) -> usize {
         self.table.layout.slots
