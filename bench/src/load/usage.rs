@@ -41,7 +41,7 @@ pub fn anonymous_in_mappings_of(pid: u32, size: u64) -> io::Result<u64> {
         let Some(first) = words.next() else { continue };
         let range = first.split_once('-').and_then(|(from, to)| {
             let address = |text| u64::from_str_radix(text, 16).ok();
-            Some(address(to)?.checked_sub(address(from)?)?)
+            address(to)?.checked_sub(address(from)?)
         });
         if let Some(length) = range {
             matches = length == size && words.count() == 4;
