@@ -23,6 +23,7 @@ use crate::config::{Accepted, Configurator};
 use crate::discovery::Member;
 use crate::discovery::file::{self, Endpoints, Entries};
 use crate::http;
+use crate::latency::{self, Place, Training};
 use crate::pool::PublishedPool;
 use crate::process::cpu_time;
 use crate::scrape::pace::PaceLimits;
@@ -76,6 +77,8 @@ pub(crate) async fn serve(args: Args, registry: Registry) -> Result<(), Fatal> {
         }
     }
     control.shared.ready.set(false);
+    // Lets it save; connections may hold what is shared for longer.
+    control.shared.training.take();
     tracing::info!("stopping: the segment stays as it is");
     Ok(())
 }
@@ -95,6 +98,8 @@ struct Control {
     configurator: Configurator,
     settings: Settings,
     endpoints: EndpointsFile,
+    /// Where latency models are learned from and kept.
+    training: Place,
     /// Members that could not be published yet.
     unpublished: Option<Vec<Member>>,
     /// Generation of the last refused configuration, by proxy.
@@ -110,6 +115,7 @@ impl Control {
         let failure_mode =
             if args.fail_open { FailureMode::FailOpen } else { FailureMode::FailClose };
         let pool = Pool { name: args.pool_name.clone(), namespace: args.namespace(), failure_mode };
+        let training = training_place(&args, &pool)?;
         let (pool, opened) = PublishedPool::open(&args.segment_dir, args.max_endpoints, pool)?;
         log_opened(&args, &opened);
         let shared = Rc::new(Shared::new(pool));
@@ -130,11 +136,13 @@ impl Control {
             configurator,
             settings: accepted.settings,
             endpoints,
+            training,
             unpublished: None,
             refusals: BTreeMap::new(),
             reviewed: (Instant::now(), cpu_time()),
         };
         control.set_members(first);
+        control.train();
         control.shared.ready.set(true);
         let address = listener.local_addr().unwrap_or(address);
         http::spawn(listener, Rc::clone(&control.shared), Rc::clone(&control.scrapers));
@@ -157,6 +165,7 @@ impl Control {
         if let Some(next) = self.endpoints.next() {
             self.take_endpoints(next);
         }
+        self.publish_model();
     }
 
     fn review(&mut self) {
@@ -208,6 +217,7 @@ impl Control {
         self.shared.config.borrow_mut().accept(None);
         self.scrapers.set_limits(limits(&self.args, &settings));
         self.settings = settings;
+        self.train();
         match moved {
             Some((endpoints, members)) => {
                 self.endpoints = endpoints;
@@ -217,6 +227,36 @@ impl Control {
             None => self.scrape_members(),
         }
         Ok(())
+    }
+
+    /// Starts to learn latencies, or ends it, as the configuration says.
+    fn train(&self) {
+        let mut training = self.shared.training.borrow_mut();
+        if !self.settings.predicts_latency {
+            *training = None;
+        } else if training.is_none() {
+            match Training::start(self.training.clone()) {
+                Ok(started) => {
+                    tracing::info!(state = %self.training.state.display(), "latencies are learned");
+                    started.set_endpoints(self.ids().iter().map(String::as_str));
+                    *training = Some(started);
+                }
+                Err(error) => tracing::error!(error = %error, "latencies cannot be learned"),
+            }
+        }
+    }
+
+    fn publish_model(&self) {
+        let next = self.shared.training.borrow_mut().as_mut().and_then(Training::next);
+        if let Some(model) = next
+            && let Err(error) = self.shared.pool.borrow_mut().set_model(&model)
+        {
+            self.shared.publish_failed(&error, "latency models");
+        }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.shared.pool.borrow().members().map(|tracked| tracked.member.id()).collect()
     }
 
     fn take_endpoints(&mut self, next: Result<Endpoints, String>) {
@@ -248,6 +288,9 @@ impl Control {
             self.unpublished = Some(members);
         } else {
             self.unpublished = None;
+        }
+        if let Some(training) = &*self.shared.training.borrow() {
+            training.set_endpoints(self.ids().iter().map(String::as_str));
         }
         self.scrape_members();
     }
@@ -298,6 +341,18 @@ fn first_config(configurator: &mut Configurator, shared: &Shared) -> Result<Acce
         }
         None => Err(Fatal::Config(error)),
     }
+}
+
+/// Where latency models are learned from and kept, as the command line and the environment say.
+fn training_place(args: &Args, pool: &Pool) -> Result<Place, Fatal> {
+    let latency::Read { options, notes } =
+        latency::options(environment()).map_err(Fatal::Config)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let dir = args.state_dir().map_err(Fatal::Config)?;
+    let state = dir.join(latency::file_name(&pool.namespace, &pool.name));
+    Ok(Place { segment_dir: args.segment_dir.clone(), state, options })
 }
 
 fn discovery(args: &Args, settings: &Settings) -> Result<FileDiscovery, Fatal> {

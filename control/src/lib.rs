@@ -1,8 +1,9 @@
 //! The control plane: knows who is in the pool, scrapes them, and publishes what proxies decide on.
 //!
-//! One process, one thread. It watches the endpoints file and the configuration (`config`,
+//! It watches the endpoints file and the configuration (`config`,
 //! `discovery`), scrapes every endpoint on its own beat (`scrape`), and is the single writer of
-//! the shared-memory segment (`pool`) that the proxies on this host read. It can stop or die at any
+//! the shared-memory segment (`pool`) that the proxies on this host read. Latency models are trained
+//! on a second thread (`latency`), while a configuration asks for them. It can stop or die at any
 //! moment: proxies go on with what is published, and its successor goes on with what it finds.
 //!
 //! A crate with plugins of its own calls [`run`] with its own registry; nothing else is public.
@@ -17,6 +18,7 @@ mod duration;
 mod exposition;
 mod gauges;
 mod http;
+mod latency;
 mod logs;
 mod pages;
 mod pool;

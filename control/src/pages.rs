@@ -6,6 +6,7 @@ use inlane_core::snapshot::MetricsRow;
 use serde_json::{Value, json};
 
 use crate::exposition::{Exposition, Kind};
+use crate::latency::write_metrics;
 use crate::pool::{PublishedPool, Tracked, now_ms};
 use crate::process::{cpu_time, memory};
 use crate::scrape::Scrapers;
@@ -22,6 +23,7 @@ pub(crate) fn metrics(shared: &Shared, scrapers: &Scrapers) -> String {
     scraping(&mut out, scrapers);
     publishing(&mut out, shared, &pool);
     inputs(&mut out, shared);
+    write_metrics(&mut out, shared.training.borrow().as_ref());
     process(&mut out);
     out.finish()
 }

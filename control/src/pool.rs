@@ -242,6 +242,11 @@ impl PublishedPool {
         Ok(self.config.generation)
     }
 
+    /// Publishes the latency models.
+    pub(crate) fn set_model(&mut self, model: &[u8]) -> Result<u64, Error> {
+        self.publish(Document::Model, model)
+    }
+
     /// The configuration that the segment held or holds.
     pub(crate) fn found_config(&self) -> Option<ConfigDocument> {
         serde_json::from_slice(&self.config.bytes).ok()

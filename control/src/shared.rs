@@ -10,6 +10,7 @@ use inlane_core::plugin::{Extraction, Findings};
 use inlane_engine::EngineSample;
 
 use crate::gauges::PoolGauges;
+use crate::latency::Training;
 use crate::pool::{PublishedPool, now_ms};
 use crate::scrape::source::Target;
 use crate::scrape::{FetchError, Sink};
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) gauges: RefCell<PoolGauges>,
     pub(crate) config: RefCell<InputStatus>,
     pub(crate) endpoints: RefCell<InputStatus>,
+    /// The latency models in the making, while a configuration asks for them.
+    pub(crate) training: RefCell<Option<Training>>,
     /// Writes of the segment that failed.
     pub(crate) publish_errors: Cell<u64>,
     /// Whether pool and configuration are published and the process is not about to end.
@@ -58,6 +61,7 @@ impl Shared {
             gauges: RefCell::default(),
             config: RefCell::default(),
             endpoints: RefCell::default(),
+            training: RefCell::default(),
             publish_errors: Cell::new(0),
             ready: Cell::new(false),
         }

@@ -4,7 +4,7 @@ mod foreign;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -34,6 +34,11 @@ pub(crate) struct Args {
     /// Endpoints file to follow, in place of the discovery that the configuration names.
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints_file: Option<PathBuf>,
+
+    /// Directory for what survives a restart, the latency models: on a disk if they should survive
+    /// the machine's too. The segment's own without.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 
     /// Name of the pool.
     #[arg(long, default_value = "epp", value_name = "NAME")]
@@ -136,6 +141,16 @@ impl Args {
                 made.switches.join(", ")
             )),
         }
+    }
+
+    /// Directory for what survives a restart; one that was named is made.
+    ///
+    /// # Errors
+    /// It is not there and cannot be made.
+    pub(crate) fn state_dir(&self) -> Result<&Path, String> {
+        let Some(dir) = &self.state_dir else { return Ok(&self.segment_dir) };
+        let made = std::fs::create_dir_all(dir);
+        made.map(|()| dir.as_path()).map_err(|e| format!("--state-dir {}: {e}", dir.display()))
     }
 
     /// Namespace of the pool.

@@ -11,6 +11,7 @@ use inlane_core::snapshot::ScalarKey;
 use inlane_plugins::{core_metrics_extractor, file_discovery, metrics_data_source, multicluster};
 
 use crate::discovery::file::Entries;
+use crate::latency;
 use crate::scrape::source::{Engines, Reader, Source};
 
 /// The shortest scrape interval.
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) sources: Vec<Rc<Source>>,
     /// Custom metrics that travel.
     pub(crate) scalars: Vec<ScalarKey>,
+    /// Whether latencies are predicted, and so have to be learned.
+    pub(crate) predicts_latency: bool,
 }
 
 /// An endpoints file.
@@ -51,6 +54,7 @@ impl Settings {
             discovery: discovery.transpose()?,
             sources: sources.map(|source| source.map(Rc::new)).collect::<Result<_, _>>()?,
             scalars: ScalarKey::of(config)?,
+            predicts_latency: config.plugins.iter().any(|p| p.type_name == latency::PRODUCER),
         })
     }
 
