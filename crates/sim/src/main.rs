@@ -11,6 +11,7 @@ use clap::{Args, Parser};
 use inlane_sim::{
     Cluster, Config,
     cluster::{Layout, Spread},
+    config::tunables::LoadFactor,
     endpoints,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +36,11 @@ struct Flags {
     /// Threads to run the pods on; each pod stays on one.
     #[arg(long, default_value = "1", help_heading = CLUSTER)]
     threads: NonZeroUsize,
+    /// Slow pods down: a factor per pod (≥ 1), from the start again after the last, for example
+    /// 1,1,2.5.
+    #[arg(long, value_name = "FACTORS", value_delimiter = ',', help_heading = CLUSTER,
+          value_parser = time_factor)]
+    pod_time_factors: Vec<LoadFactor>,
     /// Write the pods to this discovery file.
     #[arg(long, value_name = "FILE", help_heading = CLUSTER)]
     write_endpoints: Option<PathBuf>,
@@ -87,6 +93,9 @@ fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     let model = flags.config.model.clone();
     let layout = Layout { pods: flags.pods, spread: flags.pods_on, threads: flags.threads };
     let cluster = Cluster::start_with(flags.config, layout)?;
+    for (pod, &factor) in cluster.pods.iter().zip(flags.pod_time_factors.iter().cycle()) {
+        pod.configure(|tunables| tunables.time_factor = factor)?;
+    }
     if let Some(path) = &flags.write_endpoints {
         let labels: BTreeMap<_, _> = flags.endpoint_label.into_iter().collect();
         endpoints::write(path, &cluster, &namespace, &labels)
@@ -117,6 +126,11 @@ fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
         }
         Ok(())
     })
+}
+
+fn time_factor(text: &str) -> Result<LoadFactor, String> {
+    let value = text.parse::<f64>().map_err(|error| error.to_string())?;
+    LoadFactor::try_from(value).map_err(str::to_owned)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -51,6 +51,9 @@ pub struct Tunables {
     /// How much slower a fully loaded pod is than an idle one (≥ 1; linear in between).
     #[arg(long, default_value = "1", value_parser = load_factor, help_heading = LATENCY)]
     pub time_factor_under_load: LoadFactor,
+    /// How much slower this pod computes than these settings say (≥ 1): a pool of unequal pods.
+    #[arg(long, default_value = "1", value_parser = load_factor, help_heading = LATENCY)]
+    pub time_factor: LoadFactor,
     /// Which of the two latency models to use instead of choosing by what is set.
     #[arg(long, default_value = "", help_heading = LATENCY)]
     pub latency_calculator: Calculator,
@@ -174,7 +177,7 @@ impl TryFrom<f64> for LoadFactor {
         if value.is_finite() && value >= 1.0 {
             Ok(Self(value))
         } else {
-            Err("time-factor-under-load must be at least 1")
+            Err("a time factor must be at least 1")
         }
     }
 }

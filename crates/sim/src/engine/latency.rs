@@ -75,10 +75,10 @@ impl Tunables {
 
     fn factor(&self, load: Load) -> f64 {
         if load.limit <= 1 {
-            return 1.0;
+            return self.time_factor.get();
         }
         let share = load.running.saturating_sub(1) as f64 / (load.limit - 1) as f64;
-        1.0 + (self.time_factor_under_load.get() - 1.0) * share
+        (1.0 + (self.time_factor_under_load.get() - 1.0) * share) * self.time_factor.get()
     }
 }
 
@@ -147,6 +147,19 @@ mod tests {
         };
         assert_eq!((time(1, 5), time(3, 5), time(5, 5)), (10_000, 15_000, 20_000));
         assert_eq!(time(1, 1), 10_000);
+    }
+
+    #[test]
+    fn a_slow_pod_takes_longer_for_both_but_not_for_transfers() {
+        let tunables = tunables(&serde_json::json!({
+            "inter-token-latency": "10ms", "prefill-time-per-token": "1ms", "time-factor": 2.5,
+            "kv-cache-transfer-time-per-token": "2us",
+        }));
+        let prefill = Prefill { prompt: 100, cached: 60, remote: false };
+        assert_eq!(micros(&tunables, prefill, IDLE), 100_000);
+        assert_eq!(micros(&tunables, Prefill { remote: true, ..prefill }, IDLE), 200);
+        let time = |load| tunables.token_time(load, &mut Rng::with_seed(0)).as_micros();
+        assert_eq!((time(IDLE), time(Load { running: 1, limit: 1 })), (25_000, 25_000));
     }
 
     #[test]
