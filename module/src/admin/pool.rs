@@ -17,6 +17,7 @@ pub(super) fn page(runtime: &Runtime) -> Value {
     let mut page = json!({
         "segment_dir": runtime.segment_dir().display().to_string(),
         "snapshot_age_ms": age,
+        "latency_model_generation": runtime.model_generation.load(Ordering::Relaxed),
         "held_body_bytes": runtime.held_bytes.load(Ordering::Relaxed),
         "prefix_indexes": runtime.prefixes().iter().map(|(name, index)| json!({
             "name": name, "entries": index.size(), "dropped_picks": index.dropped(),

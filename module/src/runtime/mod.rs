@@ -3,8 +3,9 @@
 //! ```text
 //!            watcher thread                    owner thread            workers
 //! segment ──► follows generations ──► Served ────────────────────────► decide, claim
-//!            compiles plans            hosts ◄── main thread           push picks
+//!            compiles plans, models    hosts ◄── main thread           push picks, latencies
 //!                                                prefix tables ◄────── (bounded rings)
+//!         ◄───────────────────────────────────── observed latencies ◄─┘
 //! ```
 //!
 //! Workers only load the current [`Served`] and never wait for a thread of this module. The threads
@@ -12,6 +13,8 @@
 //! they end, and the ledger goes with them.
 
 mod host_changes;
+mod models;
+mod observations;
 mod owner;
 mod served;
 mod tenants;
@@ -57,6 +60,8 @@ pub struct Runtime {
     pub log: DecisionLog,
     /// Bytes of request bodies held.
     pub held_bytes: AtomicU64,
+    /// Generation of the latency models that were last looked at; 0 = none yet.
+    pub model_generation: AtomicU64,
     /// The control plane's last sign of life, boot-time clock in ns; 0 = none yet.
     pub heartbeat_ns: AtomicU64,
     /// Wakes streams that wait for a moment.
@@ -113,6 +118,7 @@ impl Runtime {
             metrics: Families::new().map_err(|e| format!("metrics: {e}"))?,
             log: DecisionLog::new(settings.recorded_decisions),
             held_bytes: AtomicU64::new(0),
+            model_generation: AtomicU64::new(0),
             heartbeat_ns: AtomicU64::new(0),
             timer: Timer::default(),
             reset_prefixes: AtomicBool::new(false),

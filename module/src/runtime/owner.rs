@@ -1,6 +1,7 @@
-//! The owner thread: the one writer of the prefix indexes of this process.
+//! The owner thread: the one writer of the prefix indexes and of the ring of observed latencies of this
+//! process.
 //!
-//! Workers leave their picks in bounded rings. The thread applies them soon while there are any, and
+//! Workers leave picks and latencies in bounded rings. The thread applies them soon while there are any, and
 //! looks seldom while there are none.
 
 use std::sync::Weak;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use inlane_plugins::prefix::PrefixIndex;
 
 use super::Runtime;
+use super::observations::Observations;
 
 /// Pause after a pass that found something. Wake-ups are most of what this thread costs, and a
 /// prefix that is known a millisecond later is known long before the engine has computed it.
@@ -21,8 +23,9 @@ const IDLE: Duration = Duration::from_millis(4);
 pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
     let run = move || {
         let (mut pause, mut topology) = (IDLE, 0);
+        let mut observations = Observations::default();
         while let Some(runtime) = runtime.upgrade() {
-            let applied = pass(&runtime, &mut topology);
+            let applied = pass(&runtime, &mut topology) + observations.pass(&runtime);
             drop(runtime);
             pause = if applied > 0 { BUSY } else { (pause * 2).min(IDLE) };
             std::thread::sleep(pause);

@@ -17,6 +17,7 @@ use inlane_plugins::token_producer;
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
 use super::Runtime;
+use super::models::Models;
 use super::served::{Served, Serving, ShadowPlan, Unserved, scalar_places};
 use super::tenants::{SETTLE, Tenants};
 use crate::clock;
@@ -56,6 +57,7 @@ pub(crate) struct Watcher {
     config: Option<(u64, Arc<LoadedConfig>)>,
     topology_seen: Option<u64>,
     topology: Option<(Pool, Arc<EndpointSet>)>,
+    models: Models,
     tenants: Tenants,
     /// A topology that is accepted once no worker can be in the middle of a decision on an older.
     accepting: Option<(Instant, u64)>,
@@ -79,6 +81,7 @@ impl Watcher {
         if changed || new_config || new_topology || new_settings {
             self.publish(runtime);
         }
+        self.follow_models(runtime, new_config);
         self.let_go(runtime);
     }
 
@@ -104,6 +107,7 @@ impl Watcher {
                     self.complaint.clear();
                     self.config_seen = None;
                     self.topology_seen = None;
+                    self.models.start_over();
                 }
                 let renewed = self.renew_ledger(runtime, changed);
                 changed | renewed
@@ -219,6 +223,16 @@ impl Watcher {
                 envoy_log_error!("inlane: topology document refused: {error}");
                 false
             }
+        }
+    }
+
+    /// Hands latency models to the plugins.
+    fn follow_models(&mut self, runtime: &Runtime, plugins_changed: bool) {
+        let Some(reader) = &self.reader else { return };
+        let followed = self.models.follow(runtime, reader.snapshot(), plugins_changed);
+        runtime.model_generation.store(self.models.generation(), Ordering::Relaxed);
+        if let Err(error) = followed {
+            self.complain(error);
         }
     }
 
