@@ -4,6 +4,7 @@
 //! requests that it has just sent; nothing is computed here. A step that does not show what it
 //! should makes the demonstration fail.
 
+pub mod latency;
 mod load;
 mod print;
 mod scenes;
@@ -22,6 +23,16 @@ pub struct Args {
     /// Leave everything running at the end and print what to try
     #[arg(long)]
     keep: bool,
+
+    #[command(subcommand)]
+    scene: Option<Scene>,
+}
+
+/// A demonstration of its own.
+#[derive(Debug, clap::Subcommand)]
+enum Scene {
+    /// Learn the latencies of a pool of fast and slow pods, and compare with balancing its load
+    Latency(latency::Settings),
 }
 
 /// The scheduler's configuration, as users of the endpoint picker have it.
@@ -36,7 +47,11 @@ pub fn run(args: &Args) -> ExitCode {
     if ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).is_err() {
         printer.note("Ctrl-C will not clean up: its handler could not be set");
     }
-    match play(args, &printer, &stop) {
+    let played = match &args.scene {
+        Some(Scene::Latency(settings)) => latency::play(settings, &printer),
+        None => play(args, &printer, &stop),
+    };
+    match played {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if stop.load(Ordering::Relaxed) => {
             printer.note("interrupted; everything has been stopped");
