@@ -25,7 +25,7 @@ use crate::discovery::file::{self, Endpoints, Entries};
 use crate::http;
 use crate::latency::{self, Place, Training};
 use crate::pool::PublishedPool;
-use crate::process::cpu_time;
+use crate::process::thread_cpu_time;
 use crate::scrape::pace::PaceLimits;
 use crate::scrape::source::Target;
 use crate::scrape::{Scrapers, Sink};
@@ -104,7 +104,7 @@ struct Control {
     unpublished: Option<Vec<Member>>,
     /// Generation of the last refused configuration, by proxy.
     refusals: BTreeMap<String, u64>,
-    /// Time of the last review, and the CPU time spent until then.
+    /// Time of the last review, and the CPU time that this thread, which scrapes, had spent.
     reviewed: (Instant, Duration),
 }
 
@@ -139,7 +139,7 @@ impl Control {
             training,
             unpublished: None,
             refusals: BTreeMap::new(),
-            reviewed: (Instant::now(), cpu_time()),
+            reviewed: (Instant::now(), thread_cpu_time()),
         };
         control.set_members(first);
         control.train();
@@ -169,7 +169,7 @@ impl Control {
     }
 
     fn review(&mut self) {
-        let now = (Instant::now(), cpu_time());
+        let now = (Instant::now(), thread_cpu_time());
         let (then, spent) = std::mem::replace(&mut self.reviewed, now);
         self.scrapers.judge(now.0 - then, now.1.saturating_sub(spent));
         if let Some(members) = self.unpublished.take() {

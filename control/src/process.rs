@@ -6,7 +6,16 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of all threads since the start.
 pub(crate) fn cpu_time() -> Duration {
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    elapsed(ClockId::ProcessCPUTime)
+}
+
+/// CPU time of this thread since its start.
+pub(crate) fn thread_cpu_time() -> Duration {
+    elapsed(ClockId::ThreadCPUTime)
+}
+
+fn elapsed(clock: ClockId) -> Duration {
+    let spent = clock_gettime(clock);
     let seconds = u64::try_from(spent.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(spent.tv_nsec).unwrap_or(0))
 }

@@ -5,7 +5,7 @@ use inlane_latency::{Objective, Options};
 /// More samples than a gate ever holds: there are no forests.
 const NO_FORESTS: usize = 1_000_000;
 
-/// Variables that point to servers or tune them: there are none.
+/// Variables that point to servers or tune them, and what is not a choice here.
 const MEANINGLESS: [&str; 14] = [
     "LATENCY_COALESCE_WINDOW_MS",
     "LATENCY_ENABLE_TOKEN_IN_FLIGHT_FEATURES",
@@ -72,7 +72,7 @@ pub(crate) fn options(
                     .into(),
             ),
             other if MEANINGLESS.contains(&other) => {
-                read.notes.push(format!("{other} is not used: there is no server to call"));
+                read.notes.push(format!("{other} has no effect here, see docs/compatibility.md"));
             }
             _ => {}
         }

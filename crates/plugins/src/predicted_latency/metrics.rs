@@ -19,6 +19,9 @@ const PER_TOKEN_BOUNDS: &[f64] = &[
     0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 90.0, 120.0,
     180.0, 270.0, 360.0,
 ];
+/// Upper bounds of the errors, as shares of what was measured.
+const ERROR_BOUNDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0];
 const CURRENT: &str = "llm_d_epp";
 const DEPRECATED: &str = "inference_objective";
 
@@ -40,6 +43,7 @@ struct Latency {
     title: &'static str,
     actual: Histogram,
     predicted: Histogram,
+    error: Histogram,
     violations: AtomicU64,
     last_actual: Last,
     last_predicted: Last,
@@ -123,6 +127,7 @@ impl Latency {
             title,
             actual: Histogram::new(bounds, 1e6),
             predicted: Histogram::new(bounds, 1e6),
+            error: Histogram::new(ERROR_BOUNDS, 1e6),
             violations: AtomicU64::new(0),
             last_actual: Last::default(),
             last_predicted: Last::default(),
@@ -136,6 +141,9 @@ impl Latency {
         if predicted_ms >= 0.0 {
             self.predicted.observe(predicted_ms / 1e3);
             self.last_predicted.set(predicted_ms / 1e3);
+            if actual_ms > 0.0 {
+                self.error.observe((predicted_ms - actual_ms).abs() / actual_ms);
+            }
         }
         if slo_ms > 0.0 {
             let violated = actual_ms > slo_ms;
@@ -161,6 +169,12 @@ impl Latency {
         let current = format!("{CURRENT}_request_{rest}");
         page.histogram(&current, &format!("[ALPHA] {help}"), labels, predicted.clone());
         page.histogram(&old(&rest), &gone(&format!("request_{rest}"), &help), &[], predicted);
+
+        let help = "Error of the prediction that a decision was made with, as a share of what was \
+                    measured.";
+        let of_kind = [labels[0], labels[1], ("type", *name)];
+        let error = self.error.snapshot();
+        page.histogram("inlane_latency_prediction_error_ratio", help, &of_kind, error);
 
         let violations = self.violations.load(Relaxed) as f64;
         let (help, rest) = ("Requests that took longer than their target.", "slo_violation_total");
@@ -211,6 +225,26 @@ mod tests {
         let mut page = Exposition::default();
         stats.collect(&mut page, &[("plugin_name", "n"), ("plugin_type", "t")], 3);
         page.render()
+    }
+
+    #[test]
+    fn errors_are_shares_of_what_was_measured() {
+        let stats = Stats::default();
+        let learn = |y_ms, predicted_ms| {
+            let row = Row::default();
+            let sample = Sample { row, target: Target::PerToken, y_ms, endpoint: 0 };
+            stats.learned(&Lesson { sample, predicted_ms, slo_ms: 0.0 });
+        };
+        learn(10.0, 11.0);
+        learn(10.0, 5.0);
+        learn(10.0, f64::NAN);
+        let labels = "plugin_name=\"n\",plugin_type=\"t\",type=\"tpot\"";
+        let page = page(&stats);
+        let series = |suffix: &str, value: &str| {
+            format!("inlane_latency_prediction_error_ratio_{suffix}{{{labels}}} {value}\n")
+        };
+        assert!(page.contains(&series("sum", "0.6")), "{page}");
+        assert!(page.contains(&series("count", "2")), "{page}");
     }
 
     #[test]

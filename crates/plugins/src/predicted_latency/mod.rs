@@ -27,11 +27,11 @@ use inlane_core::registry::{
     Build, BuildError, CORE_METRICS_EXTRACTOR, Params, PluginType, TOKENIZED_PROMPT, metric_keys,
 };
 use inlane_core::state::{CycleData, CycleState, StateSlot};
-use inlane_latency::{Available, PodType, Row, Target};
+use inlane_latency::{Available, PodType, Row, Target, endpoint_key};
 use serde::Deserialize;
 use xxhash_rust::xxh64::xxh64;
 
-pub use predictor::{Forecast, Predictor, Question, Workspace, endpoint_key};
+pub use predictor::{Forecast, Predictor, Question, Workspace};
 pub use samples::{Lesson, SampleQueue, lessons};
 
 use crate::slo::Targets;
@@ -155,6 +155,11 @@ impl LatencyState {
     /// Replaces the predictor; `None` = nothing is predicted. Workers never wait for it.
     pub fn set_predictor(&self, predictor: Option<Box<dyn Predictor>>) {
         self.predictor.store(predictor.map(Arc::new));
+    }
+
+    /// Whether there is a predictor.
+    pub fn has_predictor(&self) -> bool {
+        self.predictor.load().is_some()
     }
 }
 

@@ -3,7 +3,6 @@
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::{EndpointIx, EndpointSet};
 use inlane_latency::{Available, Prediction, Row, Target};
-use xxhash_rust::xxh64::xxh64;
 
 /// What is predicted for one endpoint, ms; NaN where nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +25,7 @@ pub struct Question<'a> {
     pub endpoints: &'a EndpointSet,
     /// The endpoints in question.
     pub candidates: &'a [EndpointIx],
-    /// The key of each endpoint of the pool, see [`endpoint_key`].
+    /// The key of each endpoint of the pool, see [`endpoint_key`](inlane_latency::endpoint_key).
     pub keys: &'a [u64],
     /// Their features, parallel to `candidates`.
     pub rows: &'a [Row],
@@ -58,11 +57,6 @@ pub trait Predictor: Send + Sync {
         work: &mut Workspace,
         out: &mut [Forecast],
     ) -> Result<Available, PluginError>;
-}
-
-/// The key under which the models know an endpoint: xxh64 of its `namespace/name`.
-pub fn endpoint_key(id: &str) -> u64 {
-    xxh64(id.as_bytes(), 0)
 }
 
 /// The published models. Features that are out of range, a KV-cache use above 1 for instance, count

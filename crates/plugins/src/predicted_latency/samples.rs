@@ -6,9 +6,9 @@ use crossbeam_queue::ArrayQueue;
 use inlane_core::effect::{KEPT, Kept, PluginIx};
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::Responding;
-use inlane_latency::{ROW_LEN, Row, Sample, Target};
+use inlane_latency::{ROW_LEN, Row, Sample, Target, endpoint_key};
 
-use super::predictor::{Forecast, endpoint_key};
+use super::predictor::Forecast;
 use crate::slo::Targets;
 
 /// Samples that wait for the owner thread; more are dropped and counted.
@@ -38,7 +38,8 @@ impl SampleQueue {
         self.dropped.load(Relaxed)
     }
 
-    pub(super) fn push(&self, sample: Sample) {
+    /// Adds a sample, or drops it and counts that where there is no room.
+    pub fn push(&self, sample: Sample) {
         if self.samples.push(sample).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
