@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inlane_core::endpoint::EndpointIx;
-use inlane_segment::Shape;
+use inlane_latency::{
+    Options, RECORD_FORMAT, RECORD_WORDS, Row, Sample, Target, Trainer, endpoint_key,
+};
+use inlane_plugins::predicted_latency::LatencyState;
+use inlane_segment::{Document, SampleSet, Shape};
 
+use super::observations::Observations;
 use super::tenants::SETTLE;
 use super::{Served, Unserved};
 use crate::scheduler::testing::Stream;
@@ -24,6 +29,18 @@ schedulingProfiles:
   plugins:
   - pluginRef: prefix-cache-scorer
   - pluginRef: queue-scorer
+";
+
+const PREDICTED: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: predicted-latency-producer
+- type: latency-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: latency-scorer
 ";
 
 fn pods(served: &Served) -> Vec<&str> {
@@ -228,4 +245,61 @@ fn prefix_indexes_survive_another_configuration() {
     let (_, after) = world.runtime.prefixes().pop().unwrap();
     assert!(Arc::ptr_eq(&index, &after));
     assert_eq!(after.size(), size);
+}
+
+fn sample(tokens: u16) -> Sample {
+    let row = Row { input_token_length: tokens.into(), ..Row::default() };
+    let y_ms = 5.0 + 0.1 * f32::from(tokens);
+    Sample { row, target: Target::EndToEnd, y_ms, endpoint: endpoint_key("default/pod-0") }
+}
+
+#[test]
+fn latency_models_reach_the_plugins_also_after_a_reload() {
+    let mut world = World::with(settings(), registry, PREDICTED, 2);
+    let predicts = |world: &World| {
+        let states = world.runtime.kept.all::<LatencyState>();
+        states.iter().map(|(_, state)| state.has_predictor()).collect::<Vec<_>>()
+    };
+    assert_eq!(predicts(&world), [false]);
+    let mut trainer = Trainer::new(Options::default()).unwrap();
+    (0..50).for_each(|n| trainer.observe(&sample(n)).unwrap());
+    let model = trainer.publish();
+    let first = world.writer().publish_document(Document::Model, &model).unwrap();
+    world.tick();
+    assert_eq!(predicts(&world), [true]);
+    let generation =
+        |world: &World| world.runtime.model_generation.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(generation(&world), first);
+
+    world.writer().publish_document(Document::Model, &model[..model.len() / 2]).unwrap();
+    world.tick();
+    assert_eq!(predicts(&world), [true], "a damaged document changes nothing");
+
+    world.publish_config(LEAST_BOOKED);
+    world.tick();
+    assert!(predicts(&world).is_empty());
+    world.publish_config(PREDICTED);
+    world.tick();
+    assert_eq!(predicts(&world), [true], "a new instance gets what is known");
+}
+
+#[test]
+fn observed_latencies_reach_the_collector() {
+    let mut world = World::with(settings(), registry, PREDICTED, 1);
+    let mut observations = Observations::default();
+    let (_, state) = world.runtime.kept.all::<LatencyState>().pop().unwrap();
+    (1..=3).for_each(|n| state.samples.push(sample(n)));
+    assert_eq!(observations.pass(&world.runtime), 3);
+    let mut set = SampleSet::open(world.runtime.segment_dir(), RECORD_FORMAT).unwrap();
+    let mut taken = Vec::new();
+    set.drain(|words| {
+        assert_eq!(words.len(), RECORD_WORDS);
+        taken.push(Sample::from_words(words).unwrap());
+    })
+    .unwrap();
+    assert_eq!(taken, [sample(1), sample(2), sample(3)]);
+    drop(state);
+    world.publish_config(LEAST_BOOKED);
+    world.tick();
+    assert_eq!(observations.pass(&world.runtime), 0, "nobody observes any more");
 }
