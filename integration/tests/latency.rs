@@ -1,0 +1,77 @@
+//! Latencies are learned from requests and used for the next ones, with all parts, in a real Envoy.
+#![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+
+use std::time::Duration;
+
+use inlane_cli::demo::latency::{Run, SLOS, Settings};
+use inlane_cli::lab::{Client, Lab, Plan};
+use inlane_integration::scenario::Scenario;
+
+#[test]
+fn two_speeds_are_learned_and_more_clients_are_content() {
+    let settings =
+        Settings { pods: 3, slow: 2.5, learn: 1_200, requests: 150, turns: 2, rate: 80.0, seed: 3 };
+    let mut run = Run::start(settings).unwrap();
+    // Errors below 15 % within 2,000 requests; a machine that is busy otherwise gets some more.
+    let mut accuracy = run.learn(1_200).unwrap();
+    for _ in 0..3 {
+        if accuracy.iter().all(|a| a.mape < 0.15) {
+            break;
+        }
+        accuracy = run.learn(400).unwrap();
+    }
+    for target in &accuracy {
+        assert!(target.scored >= 1_000.0, "{target:?}");
+        assert!(target.mape < 0.2, "{target:?}");
+        assert!((0.7..=1.0).contains(&target.coverage), "{target:?}");
+    }
+    let (predicted, load) = run.take_turns().unwrap();
+    let (predicted, load) = (predicted.attained_of(0), load.attained_of(0));
+    assert!(predicted > load + 0.1, "of {:?}: {predicted} after {load}", SLOS[0]);
+}
+
+/// The oldest form of a configuration, which had one plugin for what are two today.
+const OLDEST: &str = "
+profiles:
+- name: default
+  plugins:
+    score:
+      enabled: [{name: predicted-latency-scorer, weight: 1}]
+";
+
+#[test]
+fn the_oldest_form_of_a_configuration_learns_too() {
+    let lab = Lab::prepare(Plan {
+        config: OLDEST.into(),
+        pod_args: ["--time-to-first-token=20ms"].map(String::from).into(),
+        ..Plan::default()
+    });
+    let mut lab = Scenario::of(lab.unwrap());
+    lab.add_pod().unwrap();
+    lab.add_pod().unwrap();
+    lab.write_endpoints().unwrap();
+    let endpoints = format!("--endpoints-file={}", lab.endpoints_file().display());
+    lab.plan.control_args.push(endpoints);
+    lab.start_control().unwrap();
+    lab.start_envoy().unwrap();
+    lab.wait_ready(Duration::from_secs(20)).unwrap();
+    for n in 0..30 {
+        let answer = lab.client().complete(&format!("r{n}"), "hello there", 4).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let metric = |name: &str| {
+        let page = Client::new(lab.control_port).get("/metrics").unwrap().text();
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    lab.wait_until("a model of the time to the end", Duration::from_secs(10), || {
+        metric("inlane_control_latency_model{target=\"e2e\",queue=\"empty\"}") >= Some(1.0)
+    })
+    .unwrap();
+    lab.wait_until("the module to have it", Duration::from_secs(10), || {
+        lab.pool().is_ok_and(|pool| pool["latency_model_generation"].as_u64() > Some(0))
+    })
+    .unwrap();
+    lab.client().complete("last", "hello there", 4).unwrap();
+    assert!(lab.metric("inlane_latency_predictions_total", "result=\"ok\"") >= 1.0);
+    lab.end();
+}
