@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All benchmarks, one table at the end; raw output under bench/results/<date>-<host>/.
 #
-#   scripts/bench.sh [micro counted macro]      default: all
+#   scripts/bench.sh [macro micro counted quality]      default: all
 #   ROUNDS=3 SECONDS_PER_CELL=3                 how long the macro benchmark measures
 #
 # Nothing else should run meanwhile: load generator, pods and proxies share the cores. The macro
@@ -32,18 +32,21 @@ macro() {
     --out "$out" >/dev/null
 }
 
+# In virtual time: how busy the machine is does not matter.
+quality() { target/release/inlane-bench-quality --out "$out/quality.txt"; }
+
 # The benchmarks are built apart, so that features they turn on in shared crates are not in what they
 # measure.
 "$CARGO" build --quiet --release --locked -p inlane-module -p inlane-control -p inlane-sim
 "$CARGO" build --quiet --release --locked -p inlane-bench
 
-[ $# -gt 0 ] || set -- macro micro counted
+[ $# -gt 0 ] || set -- macro micro counted quality
 for part in "$@"; do
   printf '\n== %s\n' "$part"
   "$part"
 done
 
 printf '\n== results: %s\n' "$out"
-for file in counted.txt macro.txt; do
+for file in counted.txt macro.txt quality.txt; do
   if [ -f "$out/$file" ]; then printf '\n'; cat "$out/$file"; fi
 done

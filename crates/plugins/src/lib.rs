@@ -190,8 +190,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_has_a_page_that_the_index_links() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/plugins");
+    fn every_type_has_a_page_that_index_and_readme_link() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let docs = root.join("docs/plugins");
         let index = std::fs::read_to_string(docs.join("README.md")).unwrap();
         for (_, plugin) in registry().iter() {
             let page = format!("{}.md", plugin.name);
@@ -204,6 +206,8 @@ mod tests {
                 assert!(text.contains(&format!("`{alias}`")), "{page}: {alias}");
             }
             assert!(index.contains(&format!("]({page})")), "{page} is not in the index");
+            let link = format!("](docs/plugins/{page})");
+            assert!(readme.contains(&link), "{page} is not in the README");
         }
     }
 }
