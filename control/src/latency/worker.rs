@@ -83,7 +83,11 @@ impl Worker {
             match endpoints.recv_timeout(pause) {
                 Ok(mut keys) => {
                     keys.sort_unstable();
+                    let known = self.trainer.report().endpoints;
                     self.trainer.retain(|key| keys.binary_search(&key).is_ok());
+                    if self.trainer.report().endpoints != known {
+                        self.publish();
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
