@@ -42,9 +42,12 @@ pub struct Plan {
     /// Extra arguments of every simulator.
     pub pod_args: Vec<String>,
     /// The scheduler's configuration; `{endpoints}` stands for the path of the endpoints file.
+    /// Empty: the control plane is given none, only the endpoints file.
     pub config: String,
     /// Extra arguments of the control plane.
     pub control_args: Vec<String>,
+    /// Extra environment variables of the control plane.
+    pub control_env: Vec<(String, String)>,
     /// Envoy's version.
     pub envoy: String,
     /// Envoy's worker threads.
@@ -60,6 +63,7 @@ impl Default for Plan {
             pod_args: Vec::new(),
             config: String::new(),
             control_args: Vec::new(),
+            control_env: Vec::new(),
             envoy: "1.40.0".into(),
             concurrency: 2,
             bootstrap: Bootstrap::default(),
@@ -248,22 +252,21 @@ impl Lab {
     /// # Errors
     /// File errors, a program that cannot be started.
     pub fn spawn_control(&self) -> io::Result<Process> {
-        self.write_config(&self.plan.config)?;
         let listen = format!("127.0.0.1:{}", self.control_port);
-        let (segment, config) = (self.segment_dir.clone(), self.config_file());
-        let (segment, config) = (segment.to_string_lossy(), config.to_string_lossy());
-        let mut args = vec![
-            "--segment-dir",
-            &segment,
-            "--config-file",
-            &config,
-            "--pool-name",
-            "lab",
-            "--listen",
-            &listen,
-        ];
+        let segment = self.segment_dir.to_string_lossy();
+        let mut args = vec!["--segment-dir", &segment, "--pool-name", "lab", "--listen", &listen];
+        let (config, endpoints) = (self.config_file(), self.endpoints_file());
+        let (config, endpoints) = (config.to_string_lossy(), endpoints.to_string_lossy());
+        if self.plan.config.is_empty() {
+            args.extend(["--endpoints-file", &endpoints]);
+        } else {
+            self.write_config(&self.plan.config)?;
+            args.extend(["--config-file", &config]);
+        }
         args.extend(self.plan.control_args.iter().map(String::as_str));
-        Process::spawn(&self.binaries.control, &args, &[], &self.log("control"))
+        let env = self.plan.control_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let env: Vec<(&str, &str)> = env.collect();
+        Process::spawn(&self.binaries.control, &args, &env, &self.log("control"))
     }
 
     /// Starts Envoy and waits until it accepts connections.
