@@ -32,6 +32,13 @@ plugins:
     )
 }
 
+/// The configuration with one more plugin, declared first: a type, then parameters as in [`profile`].
+pub fn declare(config: &str, plugin: &str) -> String {
+    let (kind, parameters) = plugin.split_once(' ').unwrap_or((plugin, "{}"));
+    let declared = format!("plugins:\n- {{type: {kind}, parameters: {parameters}}}\n");
+    config.replacen("plugins:\n", &declared, 1)
+}
+
 /// Load-based: spreads requests by bookings.
 pub fn by_active_requests() -> String {
     profile(&[("active-request-scorer", 1), ("max-score-picker", 0)])
