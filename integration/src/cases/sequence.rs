@@ -35,6 +35,8 @@ pub(super) struct Ongoing {
     peer: Option<EndpointIx>,
     /// What the last filter or scorer was given.
     candidates: Option<Vec<EndpointIx>>,
+    /// What each plugin last filtered or scored by. A decision's hooks see the same columns.
+    rated: BTreeMap<usize, Columns>,
     pub(super) sent: Sent,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Sequence<'a> {
             state: self.bench.schema.states.instantiate(),
             peer: self.pool.peer(spec)?,
             candidates: None,
+            rated: BTreeMap::new(),
             sent: Sent::default(),
         })
     }
@@ -165,6 +168,7 @@ impl<'a> Sequence<'a> {
             }
         };
         ongoing.candidates = Some(candidates.clone());
+        ongoing.rated.insert(plugin, columns.clone());
         self.cycle(ongoing, &columns, |cx| {
             if step.op == "filter" {
                 let filter = roles.filter.as_deref().ok_or("the plugin is no filter")?;
@@ -349,9 +353,10 @@ impl<'a> Sequence<'a> {
         // a column, which a decision always finds filled.
         let costs = instance.data.produces.iter().any(|key| key.name == UncachedTokens::KEY);
         let everybody = self.pool.candidates(None)?;
-        let columns = match costs {
-            true => self.produced(plugin, ongoing, &everybody)?,
-            false => self.pool.columns(&self.bench.schema),
+        let columns = match ongoing.rated.get(&plugin) {
+            _ if costs => self.produced(plugin, ongoing, &everybody)?,
+            Some(rated) => rated.clone(),
+            None => self.pool.columns(&self.bench.schema),
         };
         let candidates = ongoing.candidates.as_ref().unwrap_or(&everybody);
         let decision = given(&step.result, &self.pool, candidates)?;
