@@ -211,7 +211,7 @@ impl Drop for Volume {
 #[test]
 fn a_full_volume_fails_the_writer_and_no_reader() {
     // Outlives the lab.
-    let Some(volume) = Volume::mount(32) else { return };
+    let Some(volume) = Volume::mount(40) else { return };
     let mut lab = Lab::prepare(plan()).unwrap();
     lab.segment_dir = volume.0.clone();
     for _ in 0..2 {
