@@ -78,7 +78,8 @@ mod tools;
 
 pub use error::{Bounded, Expected, RequestError, ScanError};
 pub use hash::{
-    BlockHasher, BlockSize, CollectedPrompt, Feature, PromptBlocks, TokenCollector, chain, seed,
+    BlockHasher, BlockSize, CollectedPrompt, Feature, PromptBlocks, TokenCollector, chain, link,
+    seed,
 };
 pub use request::{
     Api, Edit, FrameRate, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate,

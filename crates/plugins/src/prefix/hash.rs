@@ -1,38 +1,16 @@
 //! Block hashes, shared by everything that compares prompts by blocks.
 //!
-//! ```text
-//! seed    = xxh64(model ++ salt)
-//! content = xxh64(the block's token ids, 32 bits little endian each)
-//! hash    = xxh64(content ++ previous hash, 64 bits little endian each)   first: previous = seed
-//! ```
-//!
-//! All with seed 0. The last block of a prompt may be shorter than the others and counts as one.
-//! The scheme is llm-d-router's, so that hashes agree bit for bit.
+//! A block's content hash is the xxh64, with seed 0, of its token ids, 32 bits little endian each;
+//! [`inlane_text::chain`] ties it to the model, the salt and the blocks before it. The last block of
+//! a prompt may be shorter than the others and counts as one.
 
 use inlane_core::request::{BlockUnit, Prompt};
+pub use inlane_text::seed;
+use inlane_text::{chain, link};
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 /// Token ids that are put into bytes at a time.
 const BATCH: usize = 64;
-
-/// Where a chain starts: the target model and what separates the caches of tenants.
-pub fn seed(model: &str, salt: &str) -> u64 {
-    if salt.is_empty() {
-        return xxh64(model.as_bytes(), 0);
-    }
-    let mut hasher = Xxh64::new(0);
-    hasher.update(model.as_bytes());
-    hasher.update(salt.as_bytes());
-    hasher.digest()
-}
-
-/// The hash of the block with `content` after the block with hash `previous`.
-pub fn chain(previous: u64, content: u64) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&content.to_le_bytes());
-    bytes[8..].copy_from_slice(&previous.to_le_bytes());
-    xxh64(&bytes, 0)
-}
 
 /// Appends the chained hashes of at most `limit` blocks of a prompt. A prompt that was packed into
 /// blocks of another size has none: they cannot be compared.
@@ -59,18 +37,14 @@ pub fn chain_prompt(
 
 /// Appends the chained hashes of at most `limit` blocks with the given contents.
 pub fn chain_contents(seed: u64, contents: &[u64], limit: usize, out: &mut Vec<u64>) {
-    let mut previous = seed;
-    out.extend(contents.iter().take(limit).map(|&content| {
-        previous = chain(previous, content);
-        previous
-    }));
+    out.extend(chain(&contents[..limit.min(contents.len())], seed));
 }
 
 /// Appends the chained hashes of at most `limit` blocks of `block` token ids each.
 pub fn chain_tokens(seed: u64, ids: &[u32], block: usize, limit: usize, out: &mut Vec<u64>) {
     let mut previous = seed;
     out.extend(ids.chunks(block.max(1)).take(limit).map(|block| {
-        previous = chain(previous, tokens_content(block));
+        previous = link(previous, tokens_content(block));
         previous
     }));
 }
@@ -85,7 +59,7 @@ pub fn chain_token_bytes(seed: u64, ids: &[u32], block: usize, limit: usize, out
         hasher.update(&[byte]);
         filled += 1;
         if filled == block || at + 1 == wanted {
-            previous = chain(previous, hasher.digest());
+            previous = link(previous, hasher.digest());
             out.push(previous);
             hasher.reset(0);
             filled = 0;

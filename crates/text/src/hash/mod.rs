@@ -9,5 +9,5 @@ mod chain;
 mod collect;
 
 pub use blocks::{BlockHasher, BlockSize, PromptBlocks};
-pub use chain::{chain, seed};
+pub use chain::{chain, link, seed};
 pub use collect::{CollectedPrompt, Feature, TokenCollector};
