@@ -81,6 +81,8 @@ pub struct Settings {
     pub removal_grace: Duration,
     /// Decisions that `/debug/decisions` remembers per worker.
     pub recorded_decisions: usize,
+    /// Whether the metrics are also shown under the names of the first documents (`epp_…`).
+    pub legacy_metric_names: bool,
     /// Whether `/debug/records` can give out what decisions were made of. Costs a copy of the
     /// columns per decision.
     pub record_inputs: bool,
@@ -107,6 +109,7 @@ impl Default for Settings {
             admission_denial_status: inlane_core::plan::DENIAL_STATUS,
             removal_grace: Duration::from_secs(10),
             recorded_decisions: 128,
+            legacy_metric_names: false,
             record_inputs: false,
             strip_control_headers: true,
             fault_injection_header: String::new(),

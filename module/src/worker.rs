@@ -8,15 +8,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use inlane_core::columns::Metrics;
-use inlane_core::cycle::Scratch;
-use inlane_core::effect::TokenRelease;
+use inlane_core::cycle::{ExtensionPoint, Laps, Scratch};
+use inlane_core::effect::{PluginIx, TokenRelease};
 use inlane_core::endpoint::{EndpointIx, EndpointSet};
+use inlane_core::exposition::Histogram;
 use inlane_core::plan::Plan;
+use inlane_core::request::Request;
 use inlane_core::rng::Rng;
 use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
 use prometheus::IntCounter;
 
 use crate::clock;
+use crate::metrics::plugins::TIMED_EVERY;
 use crate::metrics::{ModelLabels, ModelSeries};
 use crate::record::Ring;
 use crate::runtime::{Runtime, Served, Serving};
@@ -53,6 +56,10 @@ pub struct Worker {
     series: Vec<(ModelLabels, Arc<ModelSeries>)>,
     /// Counters per target model and endpoint of the present epoch.
     attempts: HashMap<String, Vec<Option<[IntCounter; 2]>>>,
+    /// Times of plugins of the present epoch.
+    plugin_times: Vec<(ExtensionPoint, PluginIx, Arc<Histogram>)>,
+    /// Decisions so far, wrapping.
+    decisions: u32,
 }
 
 impl std::fmt::Debug for Worker {
@@ -103,12 +110,21 @@ impl Worker {
             scanners: Vec::new(),
             series: Vec::new(),
             attempts: HashMap::new(),
+            plugin_times: Vec::new(),
+            decisions: 0,
         }
     }
 
     /// A seed for a decision.
     pub fn seed(&mut self) -> u64 {
         self.rng.next_u64()
+    }
+
+    /// Whether the next decision is one of those whose plugins are timed.
+    pub fn is_timed(&mut self) -> bool {
+        let timed = self.decisions.is_multiple_of(TIMED_EVERY);
+        self.decisions = self.decisions.wrapping_add(1);
+        timed
     }
 
     /// Takes the scratch memory, fitted to what is served. Give it back with
@@ -119,6 +135,7 @@ impl Worker {
             stale => {
                 self.epoch = served.epoch;
                 self.attempts.clear();
+                self.plugin_times.clear();
                 match stale {
                     Some(mut scratch) => {
                         serving.plan.begin(&mut scratch);
@@ -209,6 +226,27 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Counts how long the plugins of `plan`, that of the present epoch, took; `laps` are in
+    /// nanoseconds.
+    pub fn observe_laps(&mut self, runtime: &Runtime, plan: &Plan, laps: &Laps) {
+        for lap in laps.as_slice() {
+            let known = |(point, plugin, _): &&(ExtensionPoint, PluginIx, _)| {
+                *point == lap.point && *plugin == lap.plugin
+            };
+            let seconds = lap.taken as f64 * 1e-9;
+            if let Some((.., times)) = self.plugin_times.iter().find(known) {
+                times.observe(seconds);
+            } else if let Some(instance) = plan.config().plugin(lap.plugin) {
+                let times = &runtime.metrics.plugin_times;
+                let times = times.of(lap.point, instance.type_name, &instance.name);
+                times.observe(seconds);
+                self.plugin_times.push((lap.point, lap.plugin, times));
+            }
+        }
+    }
+}
+
 /// The labels of a request, borrowed.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels<'a> {
@@ -222,7 +260,17 @@ pub struct Labels<'a> {
     pub priority: i32,
 }
 
-impl Labels<'_> {
+impl<'a> Labels<'a> {
+    /// Those of a request.
+    pub fn of(request: &Request<'a>) -> Self {
+        Self {
+            model: request.model,
+            target_model: request.target_model,
+            fairness_id: request.fairness_id,
+            priority: request.priority,
+        }
+    }
+
     fn are(&self, known: &ModelLabels) -> bool {
         self.model == known.model
             && self.target_model == known.target_model

@@ -4,6 +4,8 @@
 //! fail, and then a new decision is made) and applies the rest afterwards. Replays and shadow
 //! configurations drop them.
 
+use std::borrow::Cow;
+
 use crate::endpoint::EndpointIx;
 
 /// Index of a plugin instance in the loaded configuration.
@@ -38,7 +40,7 @@ pub enum Effect {
     /// Set a header of the upstream request, or remove it.
     RequestHeader {
         /// Lower-case name.
-        name: String,
+        name: Cow<'static, str>,
         /// New value; `None` removes the header.
         value: Option<String>,
     },

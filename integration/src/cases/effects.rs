@@ -21,10 +21,10 @@ pub(super) fn carry_out(
                 ledger.claim(request.id(), Claim { slot, tokens, release, until_first_byte });
             }
             Effect::RequestHeader { name, value: Some(value) } => {
-                request.headers.0.insert(name.clone(), value.clone());
+                request.headers.0.insert(name.to_string(), value.clone());
             }
             Effect::RequestHeader { name, value: None } => {
-                request.headers.0.remove(name);
+                request.headers.0.remove(name.as_ref());
             }
         }
     }

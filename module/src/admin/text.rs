@@ -14,7 +14,7 @@ use crate::runtime::Runtime;
 pub(super) fn render(runtime: &Runtime) -> Vec<u8> {
     runtime.metrics.held_bytes.set(runtime.held_bytes.load(Ordering::Relaxed) as i64);
     let mut out = Vec::with_capacity(64 << 10);
-    runtime.metrics.render(&mut out);
+    runtime.metrics.render(runtime.settings().legacy_metric_names, &mut out);
     let mut text = String::new();
     gauges(runtime, &mut text);
     out.extend_from_slice(text.as_bytes());

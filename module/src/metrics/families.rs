@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use inlane_core::exposition::Exposition;
 use parking_lot::Mutex;
 use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 use super::buckets::{DECISION, FAST, REQUEST_PROCESSING};
 use super::labels::{ModelLabels, Names};
+use super::legacy;
 use super::make::{Maker, Twin, old};
+use super::plugins::PluginTimes;
 use super::requests::RequestFamilies;
 use super::series::ModelSeries;
 use super::shadow::ShadowFamilies;
@@ -26,6 +29,11 @@ pub struct Families {
     attempts: IntCounterVec,
     attempts_deprecated: IntCounterVec,
     steps: [IntCounter; 3],
+    /// How long plugins take.
+    pub plugin_times: PluginTimes,
+    /// Decisions for an endpoint that held the start of the prompt; counted and shown only where
+    /// the oldest names are wanted.
+    pub cache_hits: IntCounter,
     /// The shadow configuration.
     pub shadow: ShadowFamilies,
     /// Decisions repeated because a booking conflicted.
@@ -99,6 +107,8 @@ impl Families {
             )?,
             steps: [Step::Full, Step::Partial, Step::LoadOnly]
                 .map(|s| steps.with_label_values(&[s.as_str()])),
+            plugin_times: PluginTimes::default(),
+            cache_hits: IntCounter::new("cache_hits", "Shown under its oldest name only.")?,
             conflicts: m.counter(
                 "inlane_booking_conflicts_total",
                 "Decisions repeated because another worker had booked the chosen endpoint.",
@@ -160,10 +170,20 @@ impl Families {
         ]
     }
 
-    /// The Prometheus text of everything registered.
-    pub fn render(&self, out: &mut Vec<u8>) {
+    pub(super) fn successes(&self) -> &IntCounterVec {
+        &self.attempts
+    }
+
+    /// The Prometheus text of everything, with the names of the first documents if `legacy`.
+    pub fn render(&self, legacy: bool, out: &mut Vec<u8>) {
         // Writing to a vector does not fail, and every family has a valid name.
         let _ = TextEncoder::new().encode(&self.registry.gather(), out);
+        let mut page = Exposition::default();
+        self.plugin_times.collect(&mut page);
+        if legacy {
+            legacy::collect(self, &mut page);
+        }
+        out.extend_from_slice(page.render().as_bytes());
     }
 }
 
@@ -180,7 +200,7 @@ mod tests {
         series.error("BadRequest");
         series.duration.observe(0.3);
         let mut text = Vec::new();
-        families.render(&mut text);
+        families.render(false, &mut text);
         let text = String::from_utf8(text).unwrap();
         for line in [
             "# HELP llm_d_epp_request_total [ALPHA] ",
@@ -195,5 +215,31 @@ mod tests {
         }
         series.ended();
         assert_eq!(series.running.get(), 0);
+        assert!(!text.contains("\nepp_"), "{text}");
+    }
+
+    #[test]
+    fn the_oldest_names_repeat_the_same_numbers() {
+        let families = Families::new().unwrap();
+        families.scheduler.observe(0.00015);
+        families.scheduler.observe(3.0);
+        for (model, status) in [("m", "success"), ("n", "success"), ("m", "failure")] {
+            families.attempts(status, model, "pod-a", "ns", "8000")[0].inc();
+        }
+        families.cache_hits.inc();
+        let mut text = Vec::new();
+        families.render(true, &mut text);
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            "# TYPE epp_scheduling_duration_seconds histogram",
+            "epp_scheduling_duration_seconds_bucket{le=\"0.0001\"} 0",
+            "epp_scheduling_duration_seconds_bucket{le=\"0.0002\"} 1",
+            "epp_scheduling_duration_seconds_bucket{le=\"+Inf\"} 2",
+            "epp_scheduling_duration_seconds_sum 3.00015",
+            "epp_routing_decisions_total{endpoint=\"pod-a\"} 2",
+            "epp_cache_hits_total 1",
+        ] {
+            assert!(text.contains(line), "missing {line}\n{text}");
+        }
     }
 }

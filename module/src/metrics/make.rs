@@ -16,6 +16,11 @@ pub struct Twin {
 }
 
 impl Twin {
+    /// The one under the current name.
+    pub(super) fn current(&self) -> &Histogram {
+        &self.current
+    }
+
     /// Records a value under both names.
     pub fn observe(&self, value: f64) {
         self.current.observe(value);

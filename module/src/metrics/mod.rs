@@ -7,7 +7,9 @@
 pub mod buckets;
 pub mod families;
 mod labels;
+mod legacy;
 mod make;
+pub mod plugins;
 mod requests;
 mod series;
 mod shadow;
@@ -15,4 +17,5 @@ mod shadow;
 pub use families::Families;
 pub use labels::ModelLabels;
 pub use make::Twin;
+pub use plugins::PluginTimes;
 pub use series::ModelSeries;

@@ -97,8 +97,8 @@ impl Runtime {
     }
 
     /// Takes over the settings of the scheduler filter, which hold for what all parts share:
-    /// `staleMetrics`, `removalGrace`, `recordedDecisions`. Envoy makes clusters before filters, so
-    /// until then they are those of the part that came first.
+    /// `staleMetrics`, `removalGrace`, `recordedDecisions`, `legacyMetricNames` and others. Envoy
+    /// makes clusters before filters, so until then they are those of the part that came first.
     pub fn configure(&self, settings: &Settings) {
         self.log.set_limit(settings.recorded_decisions);
         self.settings.store(Arc::new(settings.clone()));

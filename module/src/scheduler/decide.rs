@@ -4,6 +4,7 @@
 //! faster the columns are refreshed and the decision is made again; after [`CONFLICTS`] of these
 //! the endpoint is booked whatever its load. So a burst sees its own picks.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use inlane_core::request::Request;
 use super::book::{Booking, Conflict, book, fill_load, refresh_load};
 use super::shadow::{self, Moment};
 use crate::clock;
+use crate::metrics::ModelSeries;
 use crate::runtime::{Runtime, Served, Serving};
 use crate::settings::{Destination, Settings};
 use crate::stream::{Record, Token};
-use crate::worker::Worker;
+use crate::worker::{Labels, Worker};
 
 /// Decisions repeated for one request because of booking conflicts.
 const CONFLICTS: u32 = 8;
@@ -69,7 +71,9 @@ pub(super) struct Routed {
     /// `ip:port` in the order of attempts, where the route's cluster goes by such a list.
     pub ranking: String,
     /// Headers to set or remove.
-    pub headers: Vec<(String, Option<String>)>,
+    pub headers: Vec<(Cow<'static, str>, Option<String>)>,
+    /// Where the request is counted.
+    pub(super) series: Arc<ModelSeries>,
     /// What the response hooks of plugins will want to know.
     pub(super) hindsight: Hindsight,
 }
@@ -131,6 +135,7 @@ pub(super) fn decide(
 ) -> Result<Routed, NoRoute> {
     let mut scratch = worker.take_scratch(ground.served, ground.serving);
     let outcome = run(ground, worker, asked, &mut scratch);
+    worker.observe_laps(ground.runtime, &ground.serving.plan, &scratch.laps);
     worker.put_scratch(scratch);
     outcome
 }
@@ -147,6 +152,9 @@ fn run(
     let now_ms = start_ns / 1_000_000;
 
     plan.begin(scratch);
+    if worker.is_timed() {
+        scratch.laps.start(clock::now_ns);
+    }
     let mut facts = RequestFacts::default();
     if let Err(refusal) = plan.pre_call(&asked.request, &mut facts, scratch) {
         log(ground, worker, scratch, &asked.request, None, |entry| {
@@ -205,6 +213,9 @@ fn run(
         runtime.metrics.step(step).inc();
         plan.apply_records(&request, now_ms, seed, scratch);
         worker.count_attempt(runtime, request.target_model, serving.endpoints(), target);
+        if settings.legacy_metric_names && plan.is_cached(scratch, target) {
+            runtime.metrics.cache_hits.inc();
+        }
         (target, booking, Outcome::of(ground, scratch, target))
     });
     if let Ok((target, ..)) = &routed {
@@ -223,7 +234,8 @@ fn run(
         }
     });
     let (target, booking, outcome) = routed?;
-    Ok(file(worker, served, target, booking, outcome))
+    let series = worker.series(runtime, Labels::of(&request));
+    Ok(file(worker, served, target, booking, (outcome, series)))
 }
 
 /// Counts a decision that was made, well or not.
@@ -253,7 +265,7 @@ struct Outcome {
     ranking: Vec<EndpointIx>,
     destination: String,
     ranking_text: String,
-    headers: Vec<(String, Option<String>)>,
+    headers: Vec<(Cow<'static, str>, Option<String>)>,
     hindsight: Hindsight,
 }
 
@@ -308,7 +320,7 @@ fn file(
     served: &Arc<Served>,
     target: EndpointIx,
     booking: Booking<'_>,
-    outcome: Outcome,
+    (outcome, series): (Outcome, Arc<ModelSeries>),
 ) -> Routed {
     let Outcome { ranking, destination, ranking_text, headers, hindsight } = outcome;
     let (tokens, release) = (booking.tokens, booking.release);
@@ -324,7 +336,8 @@ fn file(
         current: Some(target),
         ranking,
     });
-    Routed { endpoint: target, token, destination, ranking: ranking_text, headers, hindsight }
+    let ranking = ranking_text;
+    Routed { endpoint: target, token, destination, ranking, headers, series, hindsight }
 }
 
 /// Files the decision in the log, by swapping it with the log's oldest.

@@ -13,10 +13,9 @@ use inlane_text::ScanError;
 
 use super::answer::Answer;
 use super::body::BodyReader;
-use super::control_headers::{DROP_REASON, STEERING};
+use super::control_headers::DROP_REASON;
 use super::forward::{forget_control_headers, forward};
-use super::headers::{EnvoyHeaders, remove};
-use super::path;
+use super::headers::{EnvoyHeaders, Noted};
 use super::response::Response;
 use super::route::{Complete, DEFAULT_FLOW, Held, Undecided, enroll, route};
 use crate::clock;
@@ -52,6 +51,7 @@ pub(super) struct Filter {
     settings: Arc<Settings>,
     runtime: Arc<Runtime>,
     received_ns: u64,
+    noted: Noted,
     body: Option<BodyReader>,
     /// Set while the request waits for a window to close.
     held: Option<Held>,
@@ -62,8 +62,8 @@ pub(super) struct Filter {
 impl Filter {
     /// A filter of a new stream.
     pub(super) fn new(settings: Arc<Settings>, runtime: Arc<Runtime>) -> Self {
-        let (received_ns, body, held, token, response) = Default::default();
-        Self { settings, runtime, received_ns, body, held, token, response }
+        let (received_ns, noted, body, held, token, response) = Default::default();
+        Self { settings, runtime, received_ns, noted, body, held, token, response }
     }
 
     fn answer<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, answer: &Answer) -> Verdict {
@@ -163,8 +163,9 @@ impl Filter {
         served: &'a Arc<Served>,
         started_ns: u64,
     ) -> Complete<'a> {
-        let (settings, runtime, received_ns) = (&*self.settings, &self.runtime, self.received_ns);
-        Complete { settings, runtime, served, body, received_ns, started_ns }
+        let Self { settings, runtime, received_ns, noted, .. } = self;
+        let received_ns = *received_ns;
+        Complete { settings, runtime, served, noted, body, received_ns, started_ns }
     }
 
     /// The settings' failure mode, or else the pool's.
@@ -223,19 +224,15 @@ fn scan_answer(error: &ScanError) -> Answer {
 impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
     fn on_request_headers(&mut self, envoy: &mut EHF, end_of_stream: bool) -> HeadersStatus {
         self.received_ns = clock::now_ns();
-        remove(envoy, STEERING);
-        let path = envoy.get_request_header_value(":path");
-        let api = path.and_then(|path| path::api(std::str::from_utf8(path.as_slice()).ok()?));
-        let Some(api) = api.filter(|_| !end_of_stream) else {
+        self.noted = Noted::of(envoy);
+        let Some(api) = self.noted.api.filter(|_| !end_of_stream) else {
             return match self.pass(envoy) {
                 Verdict::Go => HeadersStatus::Continue,
                 Verdict::Answered | Verdict::Held => HeadersStatus::StopIteration,
             };
         };
-        let length = envoy.get_request_header_value("content-length");
-        let length = length.and_then(|l| std::str::from_utf8(l.as_slice()).ok()?.parse().ok());
         let limit = self.settings.max_body_bytes;
-        if length.is_some_and(|length: u64| length > limit) {
+        if self.noted.length.is_some_and(|length| length > limit) {
             self.answer(envoy, &Answer::too_large(limit));
             return HeadersStatus::StopIteration;
         }

@@ -16,13 +16,13 @@ use prometheus::IntCounter;
 use super::answer::Answer;
 use super::body::BodyReader;
 use super::decide::{Asked, Ground, NoRoute, Routed, decide};
-use super::headers::{EnvoyHeaders, copy};
+use super::headers::{EnvoyHeaders, Noted};
 use super::response::{Hooks, Response};
 use crate::clock;
 use crate::runtime::{Runtime, Served};
 use crate::settings::Settings;
 use crate::stream::Token;
-use crate::worker::{self, Labels};
+use crate::worker;
 
 /// Fairness id of requests that name none.
 pub(super) const DEFAULT_FLOW: &str = "default-flow";
@@ -40,6 +40,7 @@ pub(super) struct Complete<'a> {
     pub(super) settings: &'a Settings,
     pub(super) runtime: &'a Arc<Runtime>,
     pub(super) served: &'a Arc<Served>,
+    pub(super) noted: &'a Noted,
     pub(super) body: &'a BodyReader,
     /// When the request's headers arrived.
     pub(super) received_ns: u64,
@@ -55,7 +56,7 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     tickets: &[(PluginIx, Ticket)],
     token: &mut Option<Token>,
 ) -> Result<(Routed, Response), Undecided> {
-    let &Complete { settings, runtime, served, body, received_ns, started_ns } = stream;
+    let &Complete { settings, runtime, served, noted, body, received_ns, started_ns } = stream;
     let Some(scanner) = body.scanner() else {
         return Err(Undecided::Failure(Answer::panicked()));
     };
@@ -75,26 +76,21 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     if !fault.is_empty() && headers.get(fault) == Some("panic") {
         panic!("asked for by the header {fault}");
     }
-    let read = Read::of(envoy, body);
+    let read = Read::of(noted, body);
     let media = read.media();
     let request = read.request(&summary, &headers, &media);
     let ground = Ground { runtime, settings, served, serving };
     let decided = worker::with(runtime, |worker| {
         let routed = decide(ground, worker, &Asked { request, started_ns, tickets })?;
         *token = Some(routed.token);
-        let labels = Labels {
-            model: request.model,
-            target_model: request.target_model,
-            fairness_id: request.fairness_id,
-            priority: request.priority,
-        };
-        Ok((routed, worker.series(runtime, labels)))
+        Ok(routed)
     });
     match decided {
-        Some(Ok((mut routed, series))) => {
+        Some(Ok(mut routed)) => {
+            let series = Arc::clone(&routed.series);
             series.routed();
             series.request_size.observe(summary.bytes as f64);
-            let hooks = Hooks::new(runtime, served, &mut routed, &read.id);
+            let hooks = Hooks::new(runtime, served, &mut routed, &noted.id);
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
         }
@@ -113,7 +109,7 @@ fn names_model(model: &str, headers: &dyn Headers) -> bool {
 /// Asks for places in the windows that the configuration collects requests in; `None` when there is
 /// nothing to wait for, be it because no decision can be made anyway.
 pub(super) fn enroll<EHF: EnvoyHttpFilterExt>(envoy: &EHF, stream: &Complete<'_>) -> Option<Held> {
-    let &Complete { settings, runtime, served, body, started_ns, .. } = stream;
+    let &Complete { settings, runtime, served, noted, body, started_ns, .. } = stream;
     let serving = served.serving()?;
     let plan = &serving.plan;
     if plan.config().windows.is_empty() || is_stale(runtime, settings, started_ns) {
@@ -123,7 +119,7 @@ pub(super) fn enroll<EHF: EnvoyHttpFilterExt>(envoy: &EHF, stream: &Complete<'_>
     if !names_model(summary.model, &headers) {
         return None;
     }
-    let read = Read::of(envoy, body);
+    let read = Read::of(noted, body);
     let media = read.media();
     let request = read.request(&summary, &headers, &media);
     let tickets = worker::with(runtime, |worker| {
@@ -160,20 +156,16 @@ impl Held {
 
 /// What is read of a request beside the scanner's summary.
 struct Read<'a> {
-    id: String,
-    fairness_id: String,
+    noted: &'a Noted,
     prompts: Vec<Prompt<'a>>,
     prompt_bytes: u64,
     media: Vec<(u32, Feature, String)>,
 }
 
 impl<'a> Read<'a> {
-    fn of<EHF: EnvoyHttpFilterExt>(envoy: &EHF, body: &'a BodyReader) -> Self {
-        let fairness = ["x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id"];
-        let fairness_id = copy(envoy, &fairness).filter(|id| !id.is_empty());
+    fn of(noted: &'a Noted, body: &'a BodyReader) -> Self {
         Self {
-            id: copy(envoy, &["x-request-id"]).unwrap_or_default(),
-            fairness_id: fairness_id.unwrap_or_else(|| DEFAULT_FLOW.into()),
+            noted,
             prompts: body.prompts(),
             prompt_bytes: body.prompt_bytes(),
             media: body.media(),
@@ -198,12 +190,12 @@ impl<'a> Read<'a> {
         media: &'r [Media<'r>],
     ) -> Request<'r> {
         Request {
-            id: &self.id,
+            id: &self.noted.id,
             model: summary.model,
             target_model: summary.model,
             headers,
             priority: 0,
-            fairness_id: &self.fairness_id,
+            fairness_id: self.noted.fairness_id().unwrap_or(DEFAULT_FLOW),
             prompts: &self.prompts,
             media,
             prompt_bytes: self.prompt_bytes,

@@ -187,7 +187,7 @@ impl World {
     /// The text of all metrics.
     pub(crate) fn metrics(&self) -> String {
         let mut text = Vec::new();
-        self.runtime.metrics.render(&mut text);
+        self.runtime.metrics.render(self.settings.legacy_metric_names, &mut text);
         String::from_utf8(text).unwrap()
     }
 }

@@ -9,6 +9,7 @@ use crate::plugin::{Cycle, Metadata, Refusal, RequestFacts, Responding, Roles};
 use crate::request::Request;
 
 use super::guard::isolate;
+use super::laps::{ExtensionPoint, Laps};
 use super::scratch::{Failures, Scratch};
 
 impl Plan {
@@ -33,7 +34,10 @@ impl Plan {
         scratch: &mut Scratch,
     ) -> Result<(), Refusal> {
         for (plugin, hook) in self.playing(&self.config.pre_call, |r| r.pre_call.as_deref()) {
-            match isolate(|| Ok(hook.pre_call(request, facts))) {
+            let verdict = scratch.laps.time(ExtensionPoint::RequestHeader, plugin, || {
+                isolate(|| Ok(hook.pre_call(request, facts)))
+            });
+            match verdict {
                 Ok(verdict) => verdict?,
                 Err(error) => scratch.failures.add(plugin, error),
             }
@@ -51,10 +55,14 @@ impl Plan {
         decision: &Decision,
         effects: &mut Effects,
         failures: &mut Failures,
+        laps: &mut Laps,
     ) {
         for (plugin, hook) in self.playing(&self.config.post_choice, |r| r.post_choice.as_deref()) {
             let before = effects.len();
-            if let Err(error) = run(|| hook.post_choice(cx, decision, effects)) {
+            let done = laps.time(ExtensionPoint::PreRequest, plugin, || {
+                run(|| hook.post_choice(cx, decision, effects))
+            });
+            if let Err(error) = done {
                 effects.truncate(before);
                 failures.add(plugin, error);
             }
@@ -71,14 +79,14 @@ impl Plan {
         seed: u64,
         scratch: &mut Scratch,
     ) {
-        let Scratch { columns, state, decision, effects, failures, .. } = scratch;
+        let Scratch { columns, state, decision, effects, failures, laps, .. } = scratch;
         let primary = usize::from(decision.primary);
         let Some(run) = decision.profiles.get_mut(primary) else { return };
         run.targets.clear();
         run.targets.push(target);
         effects.clear();
         let cx = self.cycle(request, columns, state, decision.peer, now_ms, seed);
-        self.post_choice(&cx, decision, effects, failures);
+        self.post_choice(&cx, decision, effects, failures, laps);
     }
 
     /// Carries out the [`Effect::Record`] effects of the last decision. Bookings and headers are

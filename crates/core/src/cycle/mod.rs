@@ -19,6 +19,7 @@
 pub(crate) mod gate;
 pub(crate) mod guard;
 mod hooks;
+mod laps;
 mod prepare;
 mod profile;
 mod rank;
@@ -26,6 +27,7 @@ mod score;
 mod scratch;
 
 pub use guard::isolate;
+pub use laps::{ExtensionPoint, Lap, Laps};
 pub use prepare::{Ask, Produced};
 pub use scratch::{Failures, Scratch};
 
@@ -86,16 +88,21 @@ impl Plan {
         }
         self.admit(request, now_ms, seed, scratch)?;
         self.run_profiles(request, now_ms, seed, scratch)?;
-        let Scratch { columns, state, decision, effects, failures, .. } = scratch;
+        let Scratch { columns, state, decision, effects, failures, laps, .. } = scratch;
         let cx = self.cycle(request, columns, state, decision.peer, now_ms, seed);
-        let target = self.name_primary(&cx, decision)?;
+        let target = self.name_primary(&cx, decision, laps)?;
         if gate::is_conditional(request.headers)
             && !gate::is_cached(&self.config.schema, columns, target)
         {
             return Err(ScheduleError::NotCached);
         }
-        self.post_choice(&cx, decision, effects, failures);
+        self.post_choice(&cx, decision, effects, failures, laps);
         Ok(target)
+    }
+
+    /// Whether a data producer found blocks of the request's prompt on `endpoint`.
+    pub fn is_cached(&self, scratch: &Scratch, endpoint: EndpointIx) -> bool {
+        gate::is_cached(&self.config.schema, &scratch.columns, endpoint)
     }
 
     /// What plugins see of a running decision.
@@ -120,7 +127,7 @@ impl Plan {
         seed: u64,
         scratch: &mut Scratch,
     ) -> Result<(), ScheduleError> {
-        let Scratch { columns, state, decision, failures, candidates, work, .. } = scratch;
+        let Scratch { columns, state, decision, failures, laps, candidates, work, .. } = scratch;
         let mut cx = self.cycle(request, columns, state, None, now_ms, seed);
         // A handler that never stops is a bug of the handler, not a reason to hold a worker.
         let rounds = self.profiles.len() * 2 + 1;
@@ -129,7 +136,7 @@ impl Plan {
             round.run.clear();
             round.skip.clear();
             round.peer = None;
-            let asked = self.next_profiles(&cx, decision, &mut round);
+            let asked = self.next_profiles(&cx, decision, &mut round, laps);
             for &ix in &round.skip {
                 if let Some(out) = decision.profiles.get_mut(usize::from(ix)) {
                     out.skipped = true;
@@ -143,7 +150,7 @@ impl Plan {
                 if let Some(((profile, settled), out)) = profile.zip(decision.profiles.get_mut(at))
                 {
                     let at = Setting { plan: self, profile, settled, allowed: candidates };
-                    run_profile(&at, &cx, out, work, failures);
+                    run_profile(&at, &cx, out, work, failures, laps);
                 }
             }
             let done = round.run.is_empty();
@@ -166,13 +173,16 @@ impl Plan {
         cx: &Cycle<'_>,
         decision: &Decision,
         round: &mut Round,
+        laps: &mut Laps,
     ) -> Result<(), ScheduleError> {
         let Some(handler) = self.roles(self.config.handler).and_then(|r| r.handler.as_deref())
         else {
             return Err(ScheduleError::Handler("no profile handler configured".into()));
         };
-        let outcome =
-            isolate(|| Ok(handler.next(cx, decision, round))).unwrap_or_else(handler_panicked);
+        let outcome = laps.time(ExtensionPoint::ProfilePicker, self.config.handler, || {
+            isolate(|| Ok(handler.next(cx, decision, round)))
+        });
+        let outcome = outcome.unwrap_or_else(handler_panicked);
         if outcome.is_err() {
             round.run.clear();
         }
@@ -186,12 +196,15 @@ impl Plan {
         &self,
         cx: &Cycle<'_>,
         decision: &mut Decision,
+        laps: &mut Laps,
     ) -> Result<EndpointIx, ScheduleError> {
         let handler = self.roles(self.config.handler).and_then(|r| r.handler.as_deref());
         let named = match handler {
-            Some(handler) => {
-                isolate(|| Ok(handler.primary(cx, decision))).unwrap_or_else(handler_panicked)
-            }
+            Some(handler) => laps
+                .time(ExtensionPoint::ProcessProfilesResults, self.config.handler, || {
+                    isolate(|| Ok(handler.primary(cx, decision)))
+                })
+                .unwrap_or_else(handler_panicked),
             None => Err(ScheduleError::EmptyResult),
         };
         let target = named.and_then(|primary| {

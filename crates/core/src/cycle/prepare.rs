@@ -10,6 +10,7 @@ use crate::plugin::{
 use crate::request::Request;
 
 use super::guard::isolate;
+use super::laps::ExtensionPoint;
 use super::scratch::{Failures, Scratch, Work};
 
 /// A request, and what its data are produced from.
@@ -90,7 +91,7 @@ impl Plan {
         if !self.config.screeners.is_empty() {
             self.screen(ask, scratch);
         }
-        let Scratch { columns, state, candidates, failures, .. } = scratch;
+        let Scratch { columns, state, candidates, failures, laps, .. } = scratch;
         let cx = self.producing(ask, candidates);
         for (position, &plugin) in self.config.producers.iter().enumerate() {
             let Some(producer) = self.roles(plugin).and_then(|r| r.producer.as_deref()) else {
@@ -99,7 +100,10 @@ impl Plan {
             if position > 0 && ask.overdue.is_some_and(|overdue| overdue()) {
                 return Produced::Cut;
             }
-            if let Err(error) = isolate(|| DataProducer::produce(producer, &cx, columns, state)) {
+            let produced = laps.time(ExtensionPoint::DataProducer, plugin, || {
+                isolate(|| DataProducer::produce(producer, &cx, columns, state))
+            });
+            if let Err(error) = produced {
                 failures.add(plugin, error);
                 break;
             }
@@ -118,7 +122,7 @@ impl Plan {
 
     /// Every screener sees the candidates as they came; those that all keep stay.
     fn screen(&self, ask: &Ask<'_>, scratch: &mut Scratch) {
-        let Scratch { candidates, decision, failures, work, .. } = scratch;
+        let Scratch { candidates, decision, failures, laps, work, .. } = scratch;
         let Work { before, screened, rejections, .. } = work;
         screened.clone_from(candidates);
         let cx = self.producing(ask, candidates);
@@ -128,7 +132,10 @@ impl Plan {
             };
             before.clone_from(candidates);
             rejections.clear();
-            match run_screener(screener, &cx, before, rejections, position) {
+            let done = laps.time(ExtensionPoint::Screener, plugin, || {
+                run_screener(screener, &cx, before, rejections, position)
+            });
+            match done {
                 Ok(()) => {
                     screened.retain(|endpoint| before.contains(endpoint));
                     decision.screened.append(rejections);
@@ -147,13 +154,16 @@ impl Plan {
         seed: u64,
         scratch: &mut Scratch,
     ) -> Result<(), ScheduleError> {
-        let Scratch { columns, state, candidates, failures, .. } = scratch;
+        let Scratch { columns, state, candidates, failures, laps, .. } = scratch;
         for &plugin in &self.config.admitters {
             let Some(admitter) = self.roles(plugin).and_then(|r| r.admitter.as_deref()) else {
                 continue;
             };
             let cx = self.cycle(request, columns, state, None, now_ms, seed);
-            match isolate(|| admitter.admit(&cx, candidates)) {
+            let verdict = laps.time(ExtensionPoint::Admission, plugin, || {
+                isolate(|| admitter.admit(&cx, candidates))
+            });
+            match verdict {
                 Ok(None) => {}
                 Ok(Some(message)) => {
                     let status = self.denial_status;

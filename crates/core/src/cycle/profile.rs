@@ -8,6 +8,7 @@ use crate::plan::{Plan, ProfilePlan};
 use crate::plugin::{Candidates, Cycle};
 
 use super::guard::isolate;
+use super::laps::{ExtensionPoint, Laps};
 use super::rank::rank;
 use super::score;
 use super::scratch::{Failures, Work};
@@ -28,16 +29,17 @@ pub(crate) fn run_profile(
     run: &mut ProfileRun,
     work: &mut Work,
     failures: &mut Failures,
+    laps: &mut Laps,
 ) {
     run.reset();
     run.ran = true;
     start(at, &mut run.candidates);
-    filter(at, cx, run, work);
+    filter(at, cx, run, work, laps);
     if run.candidates.is_empty() {
         run.failed = true;
     } else {
-        score_all(at, cx, run, work);
-        pick(at, cx, run, work);
+        score_all(at, cx, run, work, laps);
+        pick(at, cx, run, work, laps);
     }
     for (plugin, error) in &run.errors {
         failures.add(*plugin, error.clone());
@@ -58,7 +60,13 @@ fn start(at: &Setting<'_>, candidates: &mut Vec<EndpointIx>) {
     }));
 }
 
-fn filter(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Work) {
+fn filter(
+    at: &Setting<'_>,
+    cx: &Cycle<'_>,
+    run: &mut ProfileRun,
+    work: &mut Work,
+    laps: &mut Laps,
+) {
     let rest = at.profile.filters.iter().zip(0..).skip(at.settled.settled);
     for (&plugin, position) in rest {
         if run.candidates.is_empty() {
@@ -71,7 +79,9 @@ fn filter(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Wor
         work.before.extend_from_slice(&run.candidates);
         let rejected = run.rejections.len();
         let mut kept = Candidates::new(&mut run.candidates, &mut run.rejections, position);
-        if let Err(error) = isolate(|| filter.filter(cx, &mut kept)) {
+        let filtered =
+            laps.time(ExtensionPoint::Filter, plugin, || isolate(|| filter.filter(cx, &mut kept)));
+        if let Err(error) = filtered {
             run.candidates.clone_from(&work.before);
             run.rejections.truncate(rejected);
             run.errors.push((plugin, error));
@@ -79,14 +89,23 @@ fn filter(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Wor
     }
 }
 
-fn score_all(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Work) {
+fn score_all(
+    at: &Setting<'_>,
+    cx: &Cycle<'_>,
+    run: &mut ProfileRun,
+    work: &mut Work,
+    laps: &mut Laps,
+) {
     run.totals.resize(run.candidates.len(), 0.0);
     for (scorer, scores) in at.profile.scorers.iter().zip(&mut run.scores) {
         let Some(role) = at.plan.roles(scorer.plugin).and_then(|r| r.scorer.as_deref()) else {
             continue;
         };
         let stale = at.plan.stale_metrics;
-        match score::score(role, cx, &run.candidates, stale, work, scores) {
+        let scored = laps.time(ExtensionPoint::Scorer, scorer.plugin, || {
+            score::score(role, cx, &run.candidates, stale, work, scores)
+        });
+        match scored {
             Ok(()) => score::add(&mut run.totals, scores, scorer.weight),
             Err(error) => run.errors.push((scorer.plugin, error)),
         }
@@ -94,9 +113,12 @@ fn score_all(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut 
 }
 
 /// Lets the picker choose. Without a usable choice the best total is taken.
-fn pick(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Work) {
+fn pick(at: &Setting<'_>, cx: &Cycle<'_>, run: &mut ProfileRun, work: &mut Work, laps: &mut Laps) {
     let ProfileRun { candidates, totals, targets, ranking, errors, .. } = run;
-    if let Err(error) = try_pick(at, cx, candidates, totals, targets, work) {
+    let picked = laps.time(ExtensionPoint::Picker, at.profile.picker, || {
+        try_pick(at, cx, candidates, totals, targets, work)
+    });
+    if let Err(error) = picked {
         targets.clear();
         errors.push((at.profile.picker, error));
     }

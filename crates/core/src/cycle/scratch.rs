@@ -15,6 +15,8 @@ use crate::plan::Plan;
 use crate::plugin::Round;
 use crate::state::CycleState;
 
+use super::laps::Laps;
+
 /// Errors kept for one request; more are only counted.
 const RECENT: usize = 64;
 
@@ -79,6 +81,8 @@ pub struct Scratch {
     pub effects: Effects,
     /// Plugins that failed.
     pub failures: Failures,
+    /// How long plugins take, for who wants to know.
+    pub laps: Laps,
     /// Endpoints that may serve the request, ascending.
     pub(crate) candidates: Vec<EndpointIx>,
     pub(crate) work: Work,
@@ -94,6 +98,7 @@ impl Scratch {
             decision: Decision::default(),
             effects: Effects::new(),
             failures: Failures::default(),
+            laps: Laps::default(),
             candidates: Vec::new(),
             work: Work::default(),
             config: Arc::clone(&plan.config),
@@ -140,6 +145,7 @@ impl Plan {
         scratch.columns.reset(self.endpoints.len());
         scratch.state.clear();
         scratch.failures.recent.clear();
+        scratch.laps.forget();
         scratch.candidates.clear();
         scratch.candidates.extend((0..).take(self.endpoints.len()));
         scratch.decision.screened.clear();

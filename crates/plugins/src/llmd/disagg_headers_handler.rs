@@ -54,7 +54,7 @@ mod tests {
 
     use crate::testing::World;
 
-    fn header(name: &str, value: Option<&str>) -> Effect {
+    fn header(name: &'static str, value: Option<&str>) -> Effect {
         Effect::RequestHeader { name: name.into(), value: value.map(str::to_owned) }
     }
 

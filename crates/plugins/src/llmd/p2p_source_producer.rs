@@ -167,7 +167,7 @@ impl PostChoice for P2pSource {
             let worth = offered >= cached.saturating_add(self.min_delta);
             (worth && peer.host_port != own.host_port).then(|| peer.host_port.clone())
         };
-        effects.push(Effect::RequestHeader { name: HEADER.to_owned(), value: source() });
+        effects.push(Effect::RequestHeader { name: HEADER.into(), value: source() });
     }
 }
 

@@ -1,6 +1,7 @@
 //! The filter against the SDK's mock and a real segment.
 
 mod booking;
+mod counted;
 mod hooks;
 mod request;
 mod response;

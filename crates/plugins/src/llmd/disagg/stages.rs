@@ -127,7 +127,7 @@ pub(crate) fn stage_headers(
         let hosts: Vec<&str> = run.targets.iter().filter_map(|&ix| host_port(ix)).collect();
         hosts.join(",")
     });
-    let header = |name: &str, value| Effect::RequestHeader { name: name.to_owned(), value };
+    let header = |name: &'static str, value| Effect::RequestHeader { name: name.into(), value };
     effects.push(header(PREFILLER, prefiller.map(str::to_owned)));
     effects.push(header(ENCODERS, encoders));
 }
@@ -136,5 +136,5 @@ pub(crate) fn stage_headers(
 pub(crate) fn destination_headers(cx: &Cycle<'_>, decision: &Decision, effects: &mut Effects) {
     let target = decision.target().and_then(|ix| cx.endpoints.get(ix));
     let value = target.map(|endpoint| endpoint.host_port.clone());
-    effects.push(Effect::RequestHeader { name: DATA_PARALLEL.to_owned(), value });
+    effects.push(Effect::RequestHeader { name: DATA_PARALLEL.into(), value });
 }
