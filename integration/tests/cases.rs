@@ -34,7 +34,7 @@ fn more_cases_of_rare_kinds_hold() {
 #[test]
 fn a_wrong_expectation_fails_in_rare_kinds() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 10] = [
         ("admit-probability", |c| c["expect"]["admit_rate"] = json!(0.4)),
         ("burst-worked-example", |c| {
             c["steps"][0]["expect"]["requests"][0]["assigned"] = json!("b");
@@ -45,6 +45,8 @@ fn a_wrong_expectation_fails_in_rare_kinds() {
         ("latency-predictor-fails", |c| c["predictor_error"] = json!(false)),
         ("latency-not-streaming", |c| c["steps"][2]["expect"]["training_targets"] = json!([])),
         ("director-denied", |c| c["expect"]["http_status"] = json!(429)),
+        ("precise-tiers", |c| c["expect"]["cached_blocks"]["b"] = json!(1)),
+        ("precise-tiers", |c| c["expect"]["scores"] = json!({"a": 2.8})),
     ];
     for (id, change) in changes {
         let outcome = broken_in(MORE, id, change);

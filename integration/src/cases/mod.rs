@@ -20,6 +20,7 @@ mod hashing;
 mod latency;
 mod ledger;
 mod pool;
+mod precise;
 mod reference;
 mod request;
 mod schedule;
@@ -221,6 +222,7 @@ pub fn run_case(case: &Value, registry: &Registry) -> Outcome {
         "sequence" => sequence::sequence,
         "block_hashes" => hashing::block_hashes,
         "tokenize" => hashing::tokenize,
+        "precise_score" => precise::precise_score,
         "director" => director::director,
         "admit" => single::admit,
         "predicted_latency" => latency::predicted_latency,

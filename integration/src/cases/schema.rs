@@ -25,6 +25,12 @@ pub(super) struct Case {
     /// Whether the stubbed predictor fails.
     #[serde(deserialize_with = "truth")]
     pub(super) predictor_error: bool,
+    /// Block keys and who holds them, in which tier.
+    pub(super) index: Value,
+    /// Block keys of a prompt, in order.
+    pub(super) keys: Vec<Value>,
+    /// Weights of tiers.
+    pub(super) weights: Value,
     pub(super) expect: Value,
 }
 
