@@ -34,7 +34,7 @@ fn more_cases_of_rare_kinds_hold() {
 #[test]
 fn a_wrong_expectation_fails_in_rare_kinds() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 12] = [
         ("admit-probability", |c| c["expect"]["admit_rate"] = json!(0.4)),
         ("burst-worked-example", |c| {
             c["steps"][0]["expect"]["requests"][0]["assigned"] = json!("b");
@@ -47,6 +47,8 @@ fn a_wrong_expectation_fails_in_rare_kinds() {
         ("director-denied", |c| c["expect"]["http_status"] = json!(429)),
         ("precise-tiers", |c| c["expect"]["cached_blocks"]["b"] = json!(1)),
         ("precise-tiers", |c| c["expect"]["scores"] = json!({"a": 2.8})),
+        ("filter-own-order", |c| c["expect"]["kept"] = json!(["a", "c"])),
+        ("filter-outcomes", |c| c["expect"]["outcomes"] = json!({"z": 0.5, "m": 0.5})),
     ];
     for (id, change) in changes {
         let outcome = broken_in(MORE, id, change);
