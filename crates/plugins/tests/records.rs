@@ -4,6 +4,7 @@
 mod support;
 
 use inlane_core::cycle::Ask;
+use inlane_core::explain::Dropped;
 use inlane_core::record::{Inputs, Line, Noting, RecordedDecision, Replayer, Setting};
 use inlane_core::request::{Prompt, Request};
 use inlane_core::rng::Rng;
@@ -142,4 +143,19 @@ fn records_that_do_not_hold_together_are_refused() {
     decisions[0].metrics.waiting.pop();
     let short = replayer.decide(&decisions[0]).unwrap_err().to_string();
     assert!(short.contains("waiting"), "{short}");
+}
+
+#[test]
+fn what_was_screened_out_before_stays_in_the_explanation() {
+    let (setting, mut decisions) = parse(&record(1));
+    let dropped = Dropped {
+        endpoint: "default/pod-00099".into(),
+        filter: "a-screener".into(),
+        reason: "old revision".into(),
+    };
+    decisions[0].outcome.screened.push(dropped);
+    let registry = inlane_plugins::registry();
+    let mut replayer = Replayer::new(&registry, None);
+    replayer.setting(&setting).unwrap();
+    assert_eq!(replayer.decide(&decisions[0]).unwrap().outcome, decisions[0].outcome);
 }

@@ -11,7 +11,7 @@ use crate::request::Request;
 
 use super::guard::isolate;
 use super::laps::ExtensionPoint;
-use super::scratch::{Failures, Scratch, Work};
+use super::scratch::{Failures, Scratch, Work, mark};
 
 /// A request, and what its data are produced from.
 #[derive(Clone, Copy)]
@@ -123,7 +123,7 @@ impl Plan {
     /// Every screener sees the candidates as they came; those that all keep stay.
     fn screen(&self, ask: &Ask<'_>, scratch: &mut Scratch) {
         let Scratch { candidates, decision, failures, laps, work, .. } = scratch;
-        let Work { before, screened, rejections, .. } = work;
+        let Work { before, screened, rejections, bits, .. } = work;
         screened.clone_from(candidates);
         let cx = self.producing(ask, candidates);
         for (&plugin, position) in self.config.screeners.iter().zip(0..) {
@@ -137,7 +137,8 @@ impl Plan {
             });
             match done {
                 Ok(()) => {
-                    screened.retain(|endpoint| before.contains(endpoint));
+                    mark(bits, self.endpoints.len(), before);
+                    screened.retain(|ix| bits[*ix as usize / 64] & 1 << (ix % 64) != 0);
                     decision.screened.append(rejections);
                 }
                 Err(error) => failures.add(plugin, error),

@@ -11,7 +11,7 @@ use super::guard::isolate;
 use super::laps::{ExtensionPoint, Laps};
 use super::rank::rank;
 use super::score;
-use super::scratch::{Failures, Work};
+use super::scratch::{Failures, Work, mark};
 
 /// What a profile runs on.
 pub(crate) struct Setting<'a> {
@@ -156,11 +156,7 @@ fn are_distinct_candidates(
     endpoints: usize,
     bits: &mut Vec<u64>,
 ) -> bool {
-    bits.clear();
-    bits.resize(endpoints.div_ceil(64), 0);
-    for &ix in candidates {
-        bits[ix as usize / 64] |= 1 << (ix % 64);
-    }
+    mark(bits, endpoints, candidates);
     targets.iter().all(|&ix| {
         let mask = 1 << (ix % 64);
         bits.get_mut(ix as usize / 64).is_some_and(|word| {

@@ -68,6 +68,15 @@ pub(crate) struct Work {
     pub(crate) bits: Vec<u64>,
 }
 
+/// Makes `bits` the set of `list`, endpoints of a pool of `len`.
+pub(crate) fn mark(bits: &mut Vec<u64>, len: usize, list: &[EndpointIx]) {
+    bits.clear();
+    bits.resize(len.div_ceil(64), 0);
+    for &ix in list {
+        bits[ix as usize / 64] |= 1 << (ix % 64);
+    }
+}
+
 /// The memory and the outcome of one decision at a time.
 #[derive(Debug)]
 pub struct Scratch {

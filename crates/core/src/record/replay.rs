@@ -108,7 +108,10 @@ impl<'a> Replayer<'a> {
             plan.decide(request, record.now_ms, record.seed, &mut scratch)
         });
         let error = outcome.err().map(|e| e.to_string()).unwrap_or_default();
-        Ok(Replayed { outcome: Explanation::of(plan, &scratch.decision, &error), missing })
+        // Screeners ran before what is recorded: the candidates are what they left.
+        let screened = record.outcome.screened.clone();
+        let outcome = Explanation { screened, ..Explanation::of(plan, &scratch.decision, &error) };
+        Ok(Replayed { outcome, missing })
     }
 }
 
