@@ -203,6 +203,21 @@ pub struct ConfigDocument {
     pub allow_experimental_plugins: bool,
 }
 
+/// With what parameters the keys of the block table in a segment were made: a prompt hashed
+/// otherwise finds nothing there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IndexDocument {
+    /// Tokens per block.
+    pub block_tokens: u32,
+    /// How keys are made: `cbor-fnv` or `xxh64`.
+    pub algorithm: String,
+    /// Seed of the keys.
+    pub seed: String,
+    /// Names of the tiers, by number.
+    pub tiers: Vec<String>,
+}
+
 /// The scraped numbers of one endpoint. Two are equal when their words are.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricsRow {

@@ -19,7 +19,7 @@ use inlane_segment::{
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
-const SHAPE: Shape = Shape { slots: 4, row_words: 8, documents: [64, 32, 8, 8], table_words: 8 };
+const SHAPE: Shape = Shape { slots: 4, row_words: 8, documents: [64, 32, 8, 8, 8], table_words: 8 };
 const SAMPLES: SampleShape = SampleShape { format: 1, words: 2, capacity: 4 };
 const RESEAL: u8 = 1 << 2;
 const WHOLE: u8 = 1 << 3;

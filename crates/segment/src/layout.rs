@@ -23,7 +23,7 @@ use crate::slot::SlotRegion;
 use crate::words::{Words, WordsMut};
 
 /// The layout that this build writes and reads.
-pub const LAYOUT_VERSION: u16 = 2;
+pub const LAYOUT_VERSION: u16 = 3;
 
 /// Most endpoint slots that a segment may have.
 pub const MAX_SLOTS: u32 = 16_384;
@@ -51,11 +51,14 @@ pub enum Document {
     Objectives,
     /// The trained latency model, in the format of the crate that makes it.
     Model,
+    /// With what parameters the block table's keys were made.
+    Index,
 }
 
 impl Document {
     /// All documents, in the order of their places in the file.
-    pub const ALL: [Self; 4] = [Self::Topology, Self::Config, Self::Objectives, Self::Model];
+    pub const ALL: [Self; 5] =
+        [Self::Topology, Self::Config, Self::Objectives, Self::Model, Self::Index];
 
     pub(crate) fn index(self) -> usize {
         match self {
@@ -63,6 +66,7 @@ impl Document {
             Self::Config => 1,
             Self::Objectives => 2,
             Self::Model => 3,
+            Self::Index => 4,
         }
     }
 }
@@ -81,10 +85,10 @@ pub struct Shape {
 }
 
 impl Default for Shape {
-    /// 1,024 slots of two-line rows, room for a 4 MiB topology and 1 MiB for each other document,
-    /// no block table: 14.3 MiB.
+    /// 1,024 slots of two-line rows, room for a 4 MiB topology, 1 MiB each for configuration,
+    /// objectives and model and 64 KiB for the index's parameters, no block table: 14.4 MiB.
     fn default() -> Self {
-        let documents = [4 << 20, 1 << 20, 1 << 20, 1 << 20];
+        let documents = [4 << 20, 1 << 20, 1 << 20, 1 << 20, 64 << 10];
         Self { slots: 1024, row_words: 16, documents, table_words: 0 }
     }
 }

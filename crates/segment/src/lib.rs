@@ -11,8 +11,8 @@
 //! | `samples-….smp`     | one proxy process | its [observations](samples), on the way to the control plane |
 //! | `samples.lock`      | nobody            | the lock that makes a [`SampleSet`] the only one             |
 //!
-//! **Two tiers.** *Documents* (topology, configuration, objectives, latency model) are blobs that a watcher thread
-//! copies out and compiles once per generation. *Rows* are a fixed number of words per endpoint slot,
+//! **Two tiers.** *Documents* (topology, configuration, objectives, latency model, parameters of the
+//! index) are blobs that a watcher thread copies out and compiles once per generation. *Rows* are a fixed number of words per endpoint slot,
 //! which workers read for every decision. Nothing on the hot path is a string, an offset or a pointer.
 //!
 //! **Invariants.**

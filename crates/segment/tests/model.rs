@@ -80,7 +80,7 @@ impl Published {
                 });
             }
             Publish::Grow(slots, bytes) => {
-                let documents = [bytes; 4];
+                let documents = [bytes; Document::ALL.len()];
                 writer.grow(Shape { slots, documents, ..small() }).unwrap();
             }
             Publish::Restart => unreachable!("needs the directory"),

@@ -13,7 +13,9 @@ use inlane_segment::{Document, Error, Ledger, Origin, Owner, SnapshotReader, Wri
 use support::{directory, open, small};
 use xxhash_rust::xxh3::xxh3_64;
 
-const LAYOUT_2: u64 = 2 << 48;
+/// Words of the head: the data pointer of this layout, which is odd, and that of its neighbours.
+const POINTER: u64 = 3;
+const OTHER_POINTER: u64 = 2;
 
 /// A directory with a published document, whose writer is gone.
 fn published() -> (tempfile::TempDir, PathBuf) {
@@ -96,25 +98,25 @@ fn a_head_of_another_kind() {
 fn a_head_that_points_to_another_layout() {
     let (dir, data) = published();
     let head = dir.path().join("head");
-    patch(&head, 2, (4 << 48) | 5);
+    patch(&head, POINTER, (5 << 48) | 5);
     refused(dir.path(), &head, "data pointer");
     replaced(dir.path(), &head, "layout version");
     assert!(!data.exists(), "what nobody is pointed to is removed");
 }
 
-/// What a writer of layout 1 left: its pointer, no other, and its data file.
+/// What a writer of layout 2 left: its pointer, no other, and its data file.
 #[test]
 fn a_directory_of_the_layout_before() {
     let (dir, data) = published();
     let head = dir.path().join("head");
     let mut reader = SnapshotReader::open(dir.path()).unwrap();
-    let id = fs::read(&head).unwrap()[16..22]
+    let id = fs::read(&head).unwrap()[24..30]
         .iter()
         .rev()
         .fold(0, |id, &byte| id << 8 | u64::from(byte));
-    patch(&head, 2, 0);
-    patch(&head, 3, (1 << 48) | id);
-    patch(&data, 1, 1);
+    patch(&head, POINTER, 0);
+    patch(&head, OTHER_POINTER, (2 << 48) | id);
+    patch(&data, 1, 2);
     reseal(&data);
     refused(dir.path(), &head, "data pointer");
     refusal(&reader.poll().unwrap_err(), &head, "data pointer");
@@ -126,8 +128,8 @@ fn a_directory_of_the_layout_before() {
 #[test]
 fn the_pointer_of_another_layout_does_not_disturb() {
     let (dir, data) = published();
-    // A newer writer that publishes its layout, 3, beside this one.
-    patch(&dir.path().join("head"), 3, (3 << 48) | 77);
+    // A newer writer that publishes its layout, 4, beside this one.
+    patch(&dir.path().join("head"), OTHER_POINTER, (4 << 48) | 77);
     let newer = dir.path().join("data-77.seg");
     fs::write(&newer, b"of another layout").unwrap();
     let mut reader = SnapshotReader::open(dir.path()).unwrap();
@@ -145,7 +147,7 @@ fn a_data_file_of_another_kind() {
     for (word, value, sealed, field) in [
         (0, 0, false, "magic"),
         (1, 1, false, "layout version"),
-        (1, 3, false, "layout version"),
+        (1, 4, false, "layout version"),
         (4, 8, false, "header checksum"),
         (31, 8, false, "header checksum"),
         (2, 8, true, "length in words"),
@@ -197,7 +199,7 @@ fn a_document_that_was_damaged() {
 #[test]
 fn a_pointer_to_nothing() {
     let (dir, _) = published();
-    patch(&dir.path().join("head"), 2, LAYOUT_2 | 1);
+    patch(&dir.path().join("head"), POINTER, (3 << 48) | 1);
     let error = SnapshotReader::open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("data-1.seg"), "{error}");
     let (_, opened) = open(dir.path());

@@ -14,8 +14,12 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
-const SHAPE: Shape =
-    Shape { slots: 16, row_words: 8, documents: [400_000, 100_000, 1_000, 1_000], table_words: 0 };
+const SHAPE: Shape = Shape {
+    slots: 16,
+    row_words: 8,
+    documents: [400_000, 100_000, 1_000, 1_000, 1_000],
+    table_words: 0,
+};
 
 /// A mounted volume, unmounted at the end.
 struct Volume(TempDir);

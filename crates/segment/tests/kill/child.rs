@@ -47,7 +47,8 @@ fn writes_until_killed() {
     let dir = std::env::var_os(DIR).expect("started by `start`");
     let variable = |name| std::env::var(name).expect("started by `start`");
     let left = Arc::new(AtomicU64::new(variable(STORES).parse().expect("a number")));
-    let shape = Shape { slots: SLOTS, row_words: 8, documents: [512, 64, 64, 64], table_words: 0 };
+    let shape =
+        Shape { slots: SLOTS, row_words: 8, documents: [512, 64, 64, 64, 64], table_words: 0 };
     let wrap = move |words| Deadly { words, left: Arc::clone(&left) };
     let (mut writer, opened) = Writer::open_or_create_in(dir, shape, wrap).expect("a writer");
     let recovered = matches!(opened.origin, Origin::Recovered);

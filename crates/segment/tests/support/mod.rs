@@ -20,7 +20,7 @@ pub(crate) fn directory() -> TempDir {
 
 /// A small shape, so that tests create many files.
 pub(crate) fn small() -> Shape {
-    Shape { slots: 16, row_words: 8, documents: [256, 256, 64, 64], table_words: 64 }
+    Shape { slots: 16, row_words: 8, documents: [256, 256, 64, 64, 64], table_words: 64 }
 }
 
 pub(crate) fn open(dir: &Path) -> (Writer, Opened) {
