@@ -15,7 +15,7 @@ use inlane_core::exposition::Histogram;
 use inlane_core::plan::Plan;
 use inlane_core::request::Request;
 use inlane_core::rng::Rng;
-use inlane_text::{Api, BlockHasher, BlockSize, Limits, Scanner};
+use inlane_text::{Api, BlockSize, Limits, Scanner};
 use prometheus::IntCounter;
 
 use crate::clock;
@@ -23,6 +23,7 @@ use crate::metrics::plugins::TIMED_EVERY;
 use crate::metrics::{ModelLabels, ModelSeries};
 use crate::record::Ring;
 use crate::runtime::{Runtime, Served, Serving};
+use crate::scheduler::PromptSink;
 use crate::stream::{Record, Records, Token};
 
 /// Scanners kept for reuse.
@@ -35,7 +36,7 @@ const ATTEMPT_MODELS: usize = 64;
 const LARGE_BODY: u64 = 1 << 20;
 
 /// The scanner of request bodies, hashing as it goes.
-pub type BodyScanner = Scanner<BlockHasher>;
+pub type BodyScanner = Scanner<PromptSink>;
 
 /// A worker's memory for one runtime.
 pub struct Worker {
@@ -166,8 +167,7 @@ impl Worker {
     /// A scanner for one body.
     pub fn take_scanner(&mut self, api: Api, size: BlockSize, max_blocks: usize) -> BodyScanner {
         let mut scanner = self.scanners.pop().unwrap_or_else(|| {
-            let hasher = BlockHasher::new(size, max_blocks);
-            Scanner::new(api, Limits::default(), hasher)
+            Scanner::new(api, Limits::default(), PromptSink::new(size, max_blocks))
         });
         scanner.reset(api);
         scanner.sink_mut().configure(size, max_blocks);

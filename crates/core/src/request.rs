@@ -94,6 +94,9 @@ pub struct Request<'a> {
     pub fairness_id: &'a str,
     /// The prompts; empty = not tokenized.
     pub prompts: &'a [Prompt<'a>],
+    /// The same prompts packed into blocks while the body was read, where `prompts` are the ids of
+    /// a tokenizer; otherwise empty. Read by [`packed`](Self::packed).
+    pub packed: &'a [Prompt<'a>],
     /// Images, videos and sounds of the prompts.
     pub media: &'a [Media<'a>],
     /// Bytes of prompt text.
@@ -108,10 +111,16 @@ pub struct Request<'a> {
     pub streaming: bool,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// Tokens of all prompts.
     pub fn token_count(&self) -> u64 {
         self.prompts.iter().map(Prompt::token_count).sum()
+    }
+
+    /// The prompts in the form that every request has, whether or not a tokenizer was in time for
+    /// it: what is learned from one request must be found by the next.
+    pub fn packed(&self) -> &'a [Prompt<'a>] {
+        if self.packed.is_empty() { self.prompts } else { self.packed }
     }
 }
 
@@ -134,6 +143,7 @@ impl Default for Request<'_> {
             priority: 0,
             fairness_id: "",
             prompts: &[],
+            packed: &[],
             media: &[],
             prompt_bytes: 0,
             cache_salt: "",

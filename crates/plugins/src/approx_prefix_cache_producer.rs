@@ -295,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_is_found_again_whether_or_not_its_tokens_came_in_time() {
+        let (mut world, producer, index) = world(1, "");
+        let unit = BlockUnit::Tokens(64);
+        let packed = [Prompt::Blocks { unit, tokens: 128, contents: &[7, 8] }];
+        let late = Request { target_model: "m", prompts: &packed, ..Default::default() };
+        world.produce(&producer, &late, &Idle).unwrap();
+        let effects = world.choose(&producer, &late, &[("default", 0)]);
+        world.apply(&producer, &late, &effects);
+        index.drain();
+        let tokens = [Prompt::Tokens(&[1, 2, 3])];
+        let in_time = Request { prompts: &tokens, packed: &packed, ..late };
+        assert_eq!(matches(&mut world, &producer, &in_time), [(2, 2, 64)]);
+    }
+
+    #[test]
     fn caps_bound_what_is_hashed() {
         let total = |parameters: &str| {
             let (mut world, producer, _) = world(1, parameters);

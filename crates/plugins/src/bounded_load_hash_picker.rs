@@ -133,7 +133,7 @@ impl BoundedLoadHashPicker {
             Key::Fairness => Some(request.fairness_id),
             Key::Header(name) => request.headers.get(name),
             Key::Session(producer) => cx.state.attribute(SESSION_ID, producer),
-            Key::Prefix(tokens) => return prefix_hash(request.prompts.first()?, *tokens, seed),
+            Key::Prefix(tokens) => return prefix_hash(request.packed().first()?, *tokens, seed),
         };
         let text = text.map(str::trim).filter(|text| !text.is_empty())?;
         Some(xxh64(text.as_bytes(), seed))

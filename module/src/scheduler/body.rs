@@ -132,9 +132,14 @@ impl BodyReader {
         self.scanner.as_ref()
     }
 
-    /// The prompts in the core's terms.
-    pub(super) fn prompts(&self) -> Vec<Prompt<'_>> {
-        let blocks = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+    /// The prompts as the token ids that the body has in place of text.
+    pub(super) fn ids(&self) -> Option<impl ExactSizeIterator<Item = &[u32]>> {
+        self.scanner.as_ref()?.sink().ids()
+    }
+
+    /// The prompts packed into blocks, in the core's terms.
+    pub(super) fn packed(&self) -> Vec<Prompt<'_>> {
+        let blocks = self.scanner.iter().flat_map(|scanner| scanner.sink().blocks().prompts());
         blocks
             .map(|prompt| Prompt::Blocks {
                 unit: self.unit,
@@ -146,13 +151,13 @@ impl BodyReader {
 
     /// Bytes of the prompts' text.
     pub(super) fn prompt_bytes(&self) -> u64 {
-        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().blocks().prompts());
         prompts.map(|prompt| prompt.text_bytes).sum()
     }
 
     /// The media parts of all prompts, each with the index of its prompt and its hash as text.
     pub(super) fn media(&self) -> Vec<(u32, Feature, String)> {
-        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().prompts());
+        let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().blocks().prompts());
         let parts = (0..).zip(prompts).flat_map(|(prompt, blocks)| {
             blocks.media.iter().map(move |&part| (prompt, part, format!("{:x}", part.hash)))
         });

@@ -19,6 +19,7 @@ mod filter;
 mod forward;
 mod headers;
 mod path;
+mod prompts;
 mod response;
 mod route;
 mod shadow;
@@ -36,6 +37,7 @@ pub use book::claim;
 pub use control_headers::STREAM_TOKEN;
 pub use decide::Step;
 pub use forward::TOKEN_STATE;
+pub use prompts::PromptSink;
 
 use crate::runtime::Runtime;
 use crate::settings::Settings;

@@ -158,18 +158,19 @@ impl Held {
 struct Read<'a> {
     noted: &'a Noted,
     prompts: Vec<Prompt<'a>>,
+    /// The same as blocks, where `prompts` are ids.
+    packed: Vec<Prompt<'a>>,
     prompt_bytes: u64,
     media: Vec<(u32, Feature, String)>,
 }
 
 impl<'a> Read<'a> {
     fn of(noted: &'a Noted, body: &'a BodyReader) -> Self {
-        Self {
-            noted,
-            prompts: body.prompts(),
-            prompt_bytes: body.prompt_bytes(),
-            media: body.media(),
-        }
+        let (prompts, packed) = match body.ids() {
+            Some(ids) => (ids.map(Prompt::Tokens).collect(), body.packed()),
+            None => (body.packed(), Vec::new()),
+        };
+        Self { noted, prompts, packed, prompt_bytes: body.prompt_bytes(), media: body.media() }
     }
 
     fn media(&self) -> Vec<Media<'_>> {
@@ -197,6 +198,7 @@ impl<'a> Read<'a> {
             priority: 0,
             fairness_id: self.noted.fairness_id().unwrap_or(DEFAULT_FLOW),
             prompts: &self.prompts,
+            packed: &self.packed,
             media,
             prompt_bytes: self.prompt_bytes,
             cache_salt: summary.cache_salt,

@@ -17,7 +17,7 @@ use inlane_segment::{Document, LedgerSet, Observed, Shape, SlotId, Writer};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-pub(crate) use plugins::{LEAST_BOOKED, PROBED, registry, script};
+pub(crate) use plugins::{LEAST_BOOKED, PROBED, Shown, registry, script};
 
 use crate::cluster::hosts::HostPtr;
 use crate::runtime::{HostOperations, PodsHosts, Runtime, Served, Wake, Watcher};

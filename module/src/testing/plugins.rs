@@ -15,7 +15,7 @@ use inlane_core::plugin::{
     Scorer,
 };
 use inlane_core::registry::{PluginType, Registry};
-use inlane_core::request::Request;
+use inlane_core::request::{Prompt, Request};
 
 /// A configuration that prefers the endpoint with the fewest bookings.
 pub(crate) const LEAST_BOOKED: &str = "
@@ -99,10 +99,28 @@ pub(crate) struct Script {
     pub(crate) effects: Vec<Effect>,
     /// Priority and fairness id of the requests decided on.
     pub(crate) decided: Vec<(i32, String)>,
+    /// Their prompts: ids of tokens, or the number of blocks.
+    pub(crate) prompts: Vec<Vec<Shown>>,
     /// Endpoint and status of the responses whose headers came.
     pub(crate) answered: Vec<(String, u16)>,
     /// Endpoint, status and completion tokens of the streams that ended.
     pub(crate) completed: Vec<(String, u16, Option<u64>)>,
+}
+
+/// A prompt as plugins see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Blocks(usize),
+    Tokens(Vec<u32>),
+}
+
+impl Shown {
+    pub(crate) fn of(prompt: &Prompt<'_>) -> Self {
+        match prompt {
+            Prompt::Blocks { contents, .. } => Self::Blocks(contents.len()),
+            Prompt::Tokens(ids) => Self::Tokens(ids.to_vec()),
+        }
+    }
 }
 
 thread_local! {
@@ -149,6 +167,7 @@ impl PostChoice for Probe {
     fn post_choice(&self, cx: &Cycle<'_>, _decision: &Decision, effects: &mut Effects) {
         script(|script| {
             script.decided.push((cx.request.priority, cx.request.fairness_id.to_owned()));
+            script.prompts.push(cx.request.prompts.iter().map(Shown::of).collect());
             effects.extend(script.effects.iter().cloned());
         });
     }

@@ -260,6 +260,7 @@ fn with_request<R>(
         priority: recorded.priority,
         fairness_id: &recorded.fairness_id,
         prompts: &prompts,
+        packed: &[],
         media: &media,
         prompt_bytes: recorded.prompt_bytes,
         cache_salt: "",

@@ -152,7 +152,7 @@ impl Burst {
     fn blocks(&self, request: &Request<'_>) -> Vec<u64> {
         let seed = hash::seed(request.target_model, request.cache_salt);
         let mut blocks = Vec::new();
-        for prompt in request.prompts {
+        for prompt in request.packed() {
             hash::chain_prompt(seed, prompt, self.unit(), self.limit, &mut blocks);
         }
         blocks

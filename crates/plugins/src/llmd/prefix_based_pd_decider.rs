@@ -100,7 +100,7 @@ fn block_bytes(request: &Request<'_>, found: PrefixMatch) -> u64 {
         Prompt::Blocks { unit: BlockUnit::Bytes(bytes), .. } => Some(u64::from(*bytes)),
         _ => None,
     };
-    let counted = request.prompts.iter().find_map(in_bytes);
+    let counted = request.packed().iter().find_map(in_bytes);
     counted.unwrap_or_else(|| 4 * u64::from(found.block_size_tokens))
 }
 

@@ -98,7 +98,7 @@ impl PrefixProducer {
     fn hash_prompts(&self, request: &Request<'_>, unit: BlockUnit, state: &mut PromptHashes) {
         let limit = self.settings.limit(unit);
         let seed = hash::seed(request.target_model, request.cache_salt);
-        for prompt in request.prompts {
+        for prompt in request.packed() {
             hash::chain_prompt(seed, prompt, unit, limit, &mut state.hashes);
             state.ends.push(state.hashes.len());
         }

@@ -6,6 +6,7 @@ mod hooks;
 mod request;
 mod response;
 mod shadow;
+mod tokens;
 mod undecided;
 mod window;
 
