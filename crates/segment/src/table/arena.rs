@@ -83,6 +83,16 @@ impl Arena {
         Some((page as usize * PAGE_UNITS + cell * self.cell_units[class]) as u32)
     }
 
+    /// Whether a cell can be had while more than `reserve` pages stay without use.
+    pub(super) fn has_room(&self, cell: Cell, reserve: usize) -> bool {
+        self.partial[class(cell)] != NONE || self.spare_pages() > reserve
+    }
+
+    /// Pages that serve nothing.
+    fn spare_pages(&self) -> usize {
+        self.free_pages.len() + self.max_pages - self.pages.len()
+    }
+
     /// Returns a cell. It may be handed out again at once.
     pub(super) fn free(&mut self, cell: Cell, unit: u32) {
         let class = class(cell);
@@ -124,6 +134,14 @@ impl Arena {
         set(&mut entry.used, offset / units);
         entry.live += 1;
         true
+    }
+
+    /// Takes a claim back. Only before [`Arena::settle`].
+    pub(super) fn unclaim(&mut self, cell: Cell, unit: u32) {
+        let (page, cell) = self.locate(class(cell), unit);
+        let entry = &mut self.pages[page];
+        entry.used[cell / 64] &= !(1 << (cell % 64));
+        entry.live -= 1;
     }
 
     /// Makes everything that was not claimed available.

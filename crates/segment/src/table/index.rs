@@ -116,10 +116,10 @@ impl<M: Words> Table<M> {
 }
 
 impl<M: WordsMut> Table<M> {
-    /// Enters `key` at `entry`, which is free, with `slot` as its only holder and owner.
+    /// Enters `key` at `entry`, which is free, and publishes it with these holders.
     ///
     /// Returns `false` if every bucket within reach is full, which takes hashes chosen for it.
-    pub(super) fn occupy(&self, entry: usize, key: u64, slot: u16) -> bool {
+    pub(super) fn occupy(&self, entry: usize, key: u64, holders: Holders) -> bool {
         let (home, tag) = self.layout.home(key);
         let vacancy = self.probe(home).find_map(|bucket| {
             (0..WAYS).find(|&way| self.tag(bucket, way) == 0).map(|way| (bucket, way))
@@ -128,11 +128,10 @@ impl<M: WordsMut> Table<M> {
         for passed in self.probe(home).take_while(|&passed| passed != bucket) {
             self.set_overflow(passed, self.overflow(passed).saturating_add(1));
         }
-        let version = self.holders(entry).version();
         self.set_key(entry, key);
         self.set_way(bucket, way, entry);
         self.set_tag(bucket, way, tag);
-        self.set_holders(entry, Holders::single(slot, version));
+        self.set_holders(entry, holders);
         true
     }
 

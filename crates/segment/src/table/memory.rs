@@ -21,15 +21,15 @@ pub(super) struct Table<M> {
 }
 
 impl<M: Words> Table<M> {
-    /// Finds the table in `words`, trusting nothing that does not fit.
-    pub(super) fn open(words: M) -> Result<Self, TableError> {
+    /// Finds the table that begins with `magic`, trusting nothing that does not fit.
+    pub(super) fn open(words: M, magic: u64) -> Result<Self, TableError> {
         if words.len() < HEADER_WORDS {
             let needed = HEADER_WORDS;
             return Err(TableError::Short { found: words.len(), needed });
         }
         let found = words.load(H_MAGIC, Acquire);
-        if found != MAGIC {
-            return Err(TableError::Magic { found, expected: MAGIC });
+        if found != magic {
+            return Err(TableError::Magic { found, expected: magic });
         }
         let size = |word| usize::try_from(words.load(word, Relaxed)).unwrap_or(usize::MAX);
         let seed = words.load(H_SEED, Relaxed);
@@ -82,22 +82,32 @@ impl<M: Words> Table<M> {
 }
 
 impl<M: WordsMut> Table<M> {
-    /// Lays a table out in memory that is all zero. The magic is stored last: a creator that dies
+    /// Makes a table in memory that is all zero. The magic is stored last: a creator that dies
     /// before leaves no table.
     pub(super) fn create(words: M, spec: &TableSpec, seed: u64) -> Result<Self, TableError> {
-        let layout = spec.layout(seed)?;
+        let table = Self::lay_out(words, spec.layout(seed)?)?;
+        table.store(H_CAPACITY, u64::from(spec.default_capacity.max(1)));
+        for slot in 0..table.layout.slots {
+            table.set_ends(slot as u16, u64::MAX);
+        }
+        table.publish(MAGIC);
+        Ok(table)
+    }
+
+    /// Stores the sizes. There is no table before [`Table::publish`].
+    pub(super) fn lay_out(words: M, layout: Layout) -> Result<Self, TableError> {
         fits(&words, &layout)?;
         let table = Self { words, layout };
         table.store(H_SLOTS, layout.slots as u64);
         table.store(H_BLOCKS, layout.entries as u64);
         table.store(H_PAGES, layout.pages as u64);
-        table.store(H_SEED, seed);
-        table.store(H_CAPACITY, u64::from(spec.default_capacity.max(1)));
-        for slot in 0..layout.slots {
-            table.set_ends(slot as u16, u64::MAX);
-        }
-        table.words.store(H_MAGIC, MAGIC, Release);
+        table.store(H_SEED, layout.seed);
         Ok(table)
+    }
+
+    /// Makes a table of what was laid out.
+    pub(super) fn publish(&self, magic: u64) {
+        self.words.store(H_MAGIC, magic, Release);
     }
 
     #[inline]

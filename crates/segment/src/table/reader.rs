@@ -6,7 +6,7 @@
 
 use super::ahead::{GROUP, UNKNOWN};
 use super::cursor::{Cursor, Step};
-use super::layout::TableError;
+use super::layout::{MAGIC, TableError};
 use super::live::Live;
 use super::memory::Table;
 use super::tally::Tally;
@@ -24,7 +24,7 @@ impl<M: Words> TableReader<M> {
     /// # Errors
     /// If there is no complete table in the memory.
     pub fn open(words: M) -> Result<Self, TableError> {
-        Ok(Self::over(Table::open(words)?))
+        Ok(Self::over(Table::open(words, MAGIC)?))
     }
 
     pub(super) fn over(table: Table<M>) -> Self {

@@ -39,7 +39,7 @@ pub(super) fn rebuild<M: WordsMut>(writer: &mut TableWriter<M>) {
 }
 
 /// A set of entries.
-struct Marks(Vec<u64>);
+pub(super) struct Marks(Vec<u64>);
 
 impl Marks {
     fn new(entries: usize) -> Self {
@@ -54,7 +54,7 @@ impl Marks {
         before != *word
     }
 
-    fn has(&self, entry: usize) -> bool {
+    pub(super) fn has(&self, entry: usize) -> bool {
         self.0[entry / 64] >> (entry % 64) & 1 == 1
     }
 }
@@ -97,7 +97,7 @@ fn validate_entries<M: WordsMut>(writer: &mut TableWriter<M>) {
 
 /// Clears every way that is not the one way of an entry within reach of its home, and counts the
 /// overflows anew. Returns the entries that are indexed.
-fn validate_index<M: WordsMut>(table: &Table<M>) -> Marks {
+pub(super) fn validate_index<M: WordsMut>(table: &Table<M>) -> Marks {
     let layout = &table.layout;
     let mut indexed = Marks::new(layout.entries);
     let mut passed = vec![0_u16; layout.buckets];

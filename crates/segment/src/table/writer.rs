@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use super::ahead::{GROUP, UNKNOWN};
 use super::arena::{Arena, Cell};
 use super::entries::Entries;
-use super::layout::{TableError, TableSpec};
+use super::holders::Holders;
+use super::layout::{MAGIC, TableError, TableSpec};
 use super::membership::Full;
 use super::memory::Table;
 use super::nodes::Nodes;
@@ -83,7 +84,7 @@ impl<M: WordsMut> TableWriter<M> {
     /// # Errors
     /// If there is no complete table in the memory.
     pub fn recover(words: M) -> Result<Self, TableError> {
-        let mut writer = Self::over(Table::open(words)?);
+        let mut writer = Self::over(Table::open(words, MAGIC)?);
         recover::rebuild(&mut writer);
         Ok(writer)
     }
@@ -271,7 +272,8 @@ impl<M: WordsMut> TableWriter<M> {
     fn try_insert(&mut self, slot: u16, hash: u64) -> Result<bool, Scarce> {
         let Some(entry) = self.table.find(hash) else {
             let entry = self.entries.next(&self.table).ok_or(Scarce::Entries)?;
-            if !self.table.occupy(entry, hash, slot) {
+            let version = self.table.holders(entry).version();
+            if !self.table.occupy(entry, hash, Holders::single(slot, version)) {
                 return Ok(false);
             }
             self.entries.take(&self.table);

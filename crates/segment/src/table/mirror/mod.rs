@@ -1,0 +1,64 @@
+//! The mirror: which blocks the engines say they hold.
+//!
+//! The control plane applies the engines' own events, the workers of the proxy look prompts up.
+//! One [`MirrorWriter`], any number of [`MirrorReader`]s over the same words; the index, the
+//! entries, the arena and the forms of a set of holders are those of the block table ([`super`]).
+//! What differs follows from what is mirrored:
+//!
+//! * **Nothing is evicted here.** Engines evict, and say so. At its budget the mirror takes no new
+//!   blocks ([`MirrorWriter::hold`] says how many): what it would have to forget is the front of a
+//!   chain that an engine still holds, and everything behind it would be lost with it. There is no
+//!   recency list.
+//! * **Engines name blocks by hashes of their own**, requests are looked up by keys. The links word
+//!   of an entry is the hash of the engine that stored it first, mixed with the tier, and a private
+//!   index leads from there to the entry: whoever holds the entry under that hash, once, needs no
+//!   more than its place in the entry's set. Everybody else (engines with random seeds, several
+//!   hashes for one key, a pair stored twice) has an *alias*, a node of two words in the arena.
+//! * **Sets of holders are shared.** Consecutive blocks of a chain have the same holders, and equal
+//!   sets are stored once, counted, never changed while more than one block refers to them. Adding
+//!   a slot to a run of blocks makes one new record and one store per block, and to a reader blocks
+//!   with the same holders have the same word.
+//! * **Tiers** are separate entries: the tier is mixed into the stored key, and named by the
+//!   holders word. A tier that nobody uses costs nothing.
+//!
+//! # Why a reader is never wrong
+//!
+//! Entries and records that were given up are not used again before the *epoch*, a word of the
+//! header, has moved twice. A reader looks at the epoch before and after it reads a run of blocks.
+//! If it moved by less than two, everything read belonged together: nothing that was in use during
+//! the read has been recycled since. Otherwise it reads the run again, in shorter pieces, and after
+//! a few attempts takes the next block as held by nobody. The writer moves the epoch when a few
+//! thousand pieces have been given up, or when it needs them; a fence after that store and one
+//! before the second look order everything between.
+//!
+//! # Why the writer may die
+//!
+//! A block is published by the one store of its holders word, which comes last; it is taken back by
+//! the same store, which comes first. [`MirrorWriter::recover`] validates the entries, counts
+//! the references of records, finds aliases in the pages that are marked as theirs, and rebuilds the
+//! private indices. A publisher whose changes were not followed by
+//! [`MirrorWriter::set_position`] has position 0 then: events may have been applied in part.
+//!
+//! # Bytes and time
+//!
+//! A block takes 35.1 bytes: 16 for the entry, 8 for the engine's hash, 6.1 for the index, 5 for
+//! the private one. A further holder takes its share of a record, next to nothing in a chain that
+//! several hold; an alias takes 16 and up to 20 of private indices. `tests/mirror_bytes.rs` measures.
+
+mod aliases;
+mod cells;
+mod free;
+mod pages;
+mod reader;
+mod recover;
+mod regions;
+mod runs;
+mod sets;
+mod spec;
+mod word;
+mod writer;
+
+pub use reader::MirrorReader;
+pub use runs::Run;
+pub use spec::{MAX_TIERS, MirrorSpec};
+pub use writer::{MirrorStats, MirrorWriter};

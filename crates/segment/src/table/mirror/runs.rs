@@ -1,0 +1,227 @@
+//! Reading a mirror run by run.
+//!
+//! A run is a stretch of consecutive blocks with the same holders in one tier. It is read as a
+//! whole: the epoch, the first block (where the last run ended, or through the index), the blocks
+//! behind it for as long as their words say the same, the members of their set, and the epoch again.
+//! If that moved by two or more, something read may have been recycled, and the run is read again
+//! in a shorter piece; after a few attempts its first block counts as held by nobody.
+//!
+//! Where blocks lie side by side, one costs two loads and two comparisons.
+
+use super::super::ahead::{GROUP, UNKNOWN};
+use super::super::holders::{Holders, Kind, Shape};
+use super::super::memory::Table;
+use super::spec::MAX_TIERS;
+use super::word::{SEEN, Word};
+use super::writer::TIER_MIX;
+use crate::words::Words;
+
+/// Blocks read as a whole, at most, on each attempt.
+const ATTEMPTS: [usize; 4] = [usize::MAX, 64, 8, 1];
+
+/// Consecutive blocks with the same holders.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Number of the first block.
+    pub at: usize,
+    /// How many there are.
+    pub blocks: usize,
+    /// For each tier the slots, as bits.
+    holders: [&'a [u64]; MAX_TIERS],
+}
+
+/// Where one tier's walk is.
+pub(super) struct Walk<'a, M> {
+    table: &'a Table<M>,
+    tier: u8,
+    /// Where the next block probably is.
+    next: u32,
+    /// Entries that a group of blocks probably has, and the number of its first block.
+    hints: [u32; GROUP],
+    hinted: usize,
+}
+
+/// Slots as bits; `N` words are enough for all slots of the table.
+pub(super) type Bits<const N: usize> = [u64; N];
+
+impl<'a> Run<'a> {
+    pub(super) fn new(at: usize, blocks: usize, holders: [&'a [u64]; MAX_TIERS]) -> Self {
+        Self { at, blocks, holders }
+    }
+
+    /// Visits every holder, tier by tier: slot and tier.
+    pub fn for_each(&self, mut visit: impl FnMut(u16, u8)) {
+        for (tier, words) in (0..).zip(&self.holders) {
+            for_each_bit(words, |slot| visit(slot, tier));
+        }
+    }
+}
+
+pub(super) fn for_each_bit(words: &[u64], mut visit: impl FnMut(u16)) {
+    for (base, &word) in (0..).step_by(64).zip(words) {
+        let mut bits = word;
+        while bits != 0 {
+            visit(base + bits.trailing_zeros() as u16);
+            bits &= bits - 1;
+        }
+    }
+}
+
+impl<'a, M: Words> Walk<'a, M> {
+    pub(super) fn new(table: &'a Table<M>, tier: u8) -> Self {
+        let hints = [UNKNOWN; GROUP];
+        Self { table, tier, next: UNKNOWN, hints, hinted: usize::MAX }
+    }
+
+    pub(super) fn tier(&self) -> u8 {
+        self.tier
+    }
+
+    /// Reads a run that begins with `keys[at]`: how many blocks it has, 0 if nobody holds the first.
+    #[inline]
+    pub(super) fn run<const N: usize>(
+        &mut self,
+        keys: &[u64],
+        at: usize,
+        members: &mut Bits<N>,
+    ) -> usize {
+        for limit in ATTEMPTS {
+            let epoch = self.table.epoch();
+            let first = self.next;
+            let end = keys.len().min(at.saturating_add(limit));
+            let (blocks, word) = self.follow(&keys[..end], at);
+            if blocks > 0 {
+                self.members(word, members);
+            }
+            if self.table.epoch_again().wrapping_sub(epoch) < 2 {
+                return blocks;
+            }
+            (self.next, self.hinted) = (first, usize::MAX);
+        }
+        0
+    }
+
+    /// How many blocks from `at` on have one set of holders, and the word that says which.
+    #[inline]
+    fn follow(&mut self, keys: &[u64], at: usize) -> (usize, Holders) {
+        let Some((mut entry, first)) = self.look(keys, at) else { return (0, Holders(0)) };
+        let (layout, mix) = (&self.table.layout, TIER_MIX[usize::from(self.tier)]);
+        let mut next = at + 1;
+        loop {
+            let limit = keys.len().min(next + (layout.entries - 1 - entry));
+            let from = next;
+            for &key in &keys[from..limit] {
+                let word = self.table.holders(entry + 1);
+                if (word.0 ^ first.0) & SEEN != 0 || self.table.key(entry + 1) != key ^ mix {
+                    break;
+                }
+                entry += 1;
+                next += 1;
+            }
+            self.next = entry as u32 + 1;
+            if next == keys.len() {
+                return (next - at, first);
+            }
+            // The chain goes on somewhere else, or with other holders, or nowhere.
+            match self.look(keys, next) {
+                Some((elsewhere, word)) if (word.0 ^ first.0) & SEEN == 0 => {
+                    entry = elsewhere;
+                    next += 1;
+                }
+                Some((elsewhere, _)) => {
+                    self.next = elsewhere as u32;
+                    return (next - at, first);
+                }
+                None => return (next - at, first),
+            }
+        }
+    }
+
+    /// The entry of a block and its word.
+    #[inline]
+    fn look(&mut self, keys: &[u64], at: usize) -> Option<(usize, Holders)> {
+        let key = keys[at] ^ TIER_MIX[usize::from(self.tier)];
+        self.check(self.next, key).or_else(|| self.search(keys, at, key))
+    }
+
+    #[inline]
+    fn check(&self, entry: u32, key: u64) -> Option<(usize, Holders)> {
+        let entry = entry as usize;
+        if entry >= self.table.layout.entries {
+            return None;
+        }
+        let word = self.table.holders(entry);
+        let held = !word.is_free() && self.table.key(entry) == key && word.tier() == self.tier;
+        held.then_some((entry, word))
+    }
+
+    #[cold]
+    fn search(&mut self, keys: &[u64], at: usize, key: u64) -> Option<(usize, Holders)> {
+        // Only a chain that has jumped before is likely to jump again.
+        if self.next != UNKNOWN {
+            if at.checked_sub(self.hinted).is_none_or(|ahead| ahead >= GROUP) {
+                let mix = TIER_MIX[usize::from(self.tier)];
+                let mut group = [0; GROUP];
+                let ahead = &keys[at..keys.len().min(at + GROUP)];
+                group.iter_mut().zip(ahead).for_each(|(stored, &key)| *stored = key ^ mix);
+                self.hints = self.table.locate(&group[..ahead.len()], UNKNOWN);
+                self.hinted = at;
+            }
+            let hint = self.hints[at - self.hinted];
+            if let Some(found) = self.check(hint, key) {
+                return Some(found);
+            }
+        }
+        let table = self.table;
+        let (home, tag) = table.layout.home(key);
+        for bucket in table.probe(home) {
+            for entry in table.matches(bucket, tag).filter_map(|way| table.way(bucket, way)) {
+                if let Some(found) = self.check(entry as u32, key) {
+                    return Some(found);
+                }
+            }
+            if table.overflow(bucket) == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Copies the members of a set. Whatever the memory holds, nothing outside is read.
+    #[inline]
+    fn members<const N: usize>(&self, word: Holders, members: &mut Bits<N>) {
+        let layout = &self.table.layout;
+        *members = [0; N];
+        let mut add = |slot: u16| {
+            if let Some(bits) = members.get_mut(usize::from(slot) / 64) {
+                *bits |= 1 << (slot % 64);
+            }
+        };
+        let record = match word.kind() {
+            Kind::Free => return,
+            Kind::Inline => return word.set().lanes().for_each(add),
+            Kind::Record(record) => record,
+        };
+        let (first, words) = (layout.arena_word(record.unit), record.shape.words(layout));
+        if first + words > layout.total_words {
+            return;
+        }
+        match record.shape {
+            Shape::Bitmap => {
+                let words = words.min(N);
+                self.table.words.load_run(first, &mut members[..words]);
+            }
+            Shape::List(_) => {
+                for word in first..first + words {
+                    let lanes = self.table.load(word);
+                    for lane in (0..64).step_by(16) {
+                        match ((lanes >> lane) as u16).checked_sub(1) {
+                            Some(slot) => add(slot),
+                            None => continue,
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
