@@ -19,7 +19,8 @@ use crate::{
         Config, InvalidConfig,
         tunables::{InvalidTunable, Tunables},
     },
-    pod::{InvalidName, Pod},
+    events::EventsError,
+    pod::{Identity, InvalidName, Pod, PodError},
     server::{self, Command},
 };
 
@@ -74,8 +75,11 @@ impl Cluster {
         let threads = layout.threads.get().min(layout.pods.get());
         let mut work: Vec<Vec<Serve>> = (0..threads).map(|_| Vec::new()).collect();
         let mut handles = Vec::with_capacity(layout.pods.get());
-        for index in 0..layout.pods.get() {
-            let wanted = address(&config, layout.spread, index).ok_or(StartError::NoAddress)?;
+        let ranks = config.events.data_parallel_size.max(1) as usize;
+        for index in 0..layout.pods.get() * ranks {
+            let (pod, rank) = (index / ranks, index % ranks);
+            let (wanted, offset) =
+                address(&config, layout.spread, pod, rank, ranks).ok_or(StartError::NoAddress)?;
             let listener = std::net::TcpListener::bind(wanted)
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .map_err(|source| StartError::Listen { address: wanted, source })?;
@@ -84,13 +88,16 @@ impl Cluster {
                 .map_err(|source| StartError::Listen { address: wanted, source })?;
             let name = match (&config.pod_name, layout.pods.get()) {
                 (Some(name), 1) => name.clone(),
-                (Some(name), _) => format!("{name}-{index}"),
+                (Some(name), _) => format!("{name}-{pod}"),
                 (None, 1) => format!("sim-{}", address.port()),
-                (None, _) => format!("sim-{index}"),
+                (None, _) => format!("sim-{pod}"),
             };
+            let name = if rank == 0 { name } else { format!("{name}-rank-{rank}") };
+            let rank = config.events.data_parallel_rank.unwrap_or(rank as u32);
+            let identity = Identity { name, address, offset, rank };
             let (commands, received) = mpsc::unbounded_channel();
             let seed = seed.wrapping_add(index as u64);
-            let pod = Arc::new(Pod::new(name, address, Arc::clone(&config), seed, commands)?);
+            let pod = Arc::new(Pod::new(identity, Arc::clone(&config), seed, commands)?);
             handles.push(PodHandle { pod: Arc::clone(&pod) });
             work[index % threads].push(Serve { pod, listener, received });
         }
@@ -223,6 +230,9 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
+    /// Cache events cannot be published.
+    #[error(transparent)]
+    Events(#[from] EventsError),
     /// No thread or runtime.
     #[error("cannot start a thread: {0}")]
     Io(#[from] io::Error),
@@ -240,6 +250,15 @@ pub enum StartError {
     /// More pods than addresses or ports.
     #[error("there are not enough addresses or ports for so many pods")]
     NoAddress,
+}
+
+impl From<PodError> for StartError {
+    fn from(error: PodError) -> Self {
+        match error {
+            PodError::Events(error) => Self::Events(error),
+            PodError::Name(error) => Self::Name(error),
+        }
+    }
 }
 
 /// Why a pod could not be changed.
@@ -275,23 +294,27 @@ async fn run(work: Vec<Serve>, mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// The address of the pod at `index`.
-fn address(config: &Config, spread: Spread, index: usize) -> Option<SocketAddr> {
-    let offset = u32::try_from(index).ok()?;
-    match spread {
-        Spread::Addresses => {
-            let ip = match config.address {
-                IpAddr::V4(ip) => IpAddr::V4(u32::from(ip).checked_add(offset)?.into()),
-                IpAddr::V6(ip) => IpAddr::V6(u128::from(ip).checked_add(offset.into())?.into()),
-            };
-            Some(SocketAddr::new(ip, config.port))
+/// The address of a rank of the pod at `index`, and how many ports before it belong to others of this process.
+fn address(
+    config: &Config,
+    spread: Spread,
+    index: usize,
+    rank: usize,
+    ranks: usize,
+) -> Option<(SocketAddr, u16)> {
+    let (ip, offset) = match (spread, config.address) {
+        (Spread::Ports, ip) => (ip, index.checked_mul(ranks)?.checked_add(rank)?),
+        (Spread::Addresses, IpAddr::V4(ip)) => {
+            (IpAddr::V4(u32::from(ip).checked_add(u32::try_from(index).ok()?)?.into()), rank)
         }
-        Spread::Ports => {
-            // Port 0 means any free one, for every pod.
-            let step = if config.port == 0 { 0 } else { u16::try_from(offset).ok()? };
-            Some(SocketAddr::new(config.address, config.port.checked_add(step)?))
+        (Spread::Addresses, IpAddr::V6(ip)) => {
+            (IpAddr::V6(u128::from(ip).checked_add(index as u128)?.into()), rank)
         }
-    }
+    };
+    let offset = u16::try_from(offset).ok()?;
+    // Port 0 means any free one, for every pod.
+    let step = if config.port == 0 { 0 } else { offset };
+    Some((SocketAddr::new(ip, config.port.checked_add(step)?), offset))
 }
 
 #[cfg(test)]
@@ -301,9 +324,17 @@ mod tests {
     #[test]
     fn addresses_and_ports_are_consecutive() {
         let config = Config::default();
-        let text = |spread, index| address(&config, spread, index).map(|a| a.to_string());
+        let text = |spread, index| {
+            address(&config, spread, index, 0, 1).map(|(address, _)| address.to_string())
+        };
         assert_eq!(text(Spread::Addresses, 2).as_deref(), Some("127.0.0.3:8000"));
         assert_eq!(text(Spread::Ports, 2).as_deref(), Some("127.0.0.1:8002"));
         assert_eq!(text(Spread::Ports, 60_000), None);
+        let rank = |spread| {
+            let (address, offset) = address(&config, spread, 2, 1, 4).unwrap();
+            (address.to_string(), offset)
+        };
+        assert_eq!(rank(Spread::Addresses), ("127.0.0.3:8001".to_owned(), 1));
+        assert_eq!(rank(Spread::Ports), ("127.0.0.1:8009".to_owned(), 9));
     }
 }

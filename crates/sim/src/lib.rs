@@ -21,6 +21,7 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`engine`] | which request runs, when each token appears; blocks; no clock and no IO |
+//! | [`events`] | telling the world what is in the block cache |
 //! | [`text`] | the dummy tokenizer, answers and their lengths |
 //! | [`metrics`] | counting and the Prometheus page |
 //! | [`config`] | flags, and the settings that change at run time |
@@ -34,6 +35,7 @@ pub mod cluster;
 pub mod config;
 pub mod endpoints;
 pub mod engine;
+pub mod events;
 mod http;
 mod ids;
 pub mod metrics;

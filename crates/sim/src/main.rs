@@ -61,6 +61,8 @@ struct Ignored {
     _enable_prefix_caching: bool,
     #[arg(long = "enforce-eager", hide = true)]
     _enforce_eager: bool,
+    #[arg(long = "event-batch-size", hide = true)]
+    _event_batch_size: Option<u32>,
     #[arg(long = "force-dummy-tokenizer", hide = true)]
     _force_dummy_tokenizer: bool,
     #[arg(long = "max-cpu-loras", hide = true)]
@@ -69,6 +71,8 @@ struct Ignored {
     _mm_processor_kwargs: Option<String>,
     #[arg(long = "tensor-parallel-size", hide = true)]
     _tensor_parallel_size: Option<u32>,
+    #[arg(long = "use-vllm-map-event-format", hide = true)]
+    _use_vllm_map_event_format: bool,
     #[arg(long = "v", hide = true)]
     _verbosity: Option<u8>,
 }

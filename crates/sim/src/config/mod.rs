@@ -4,6 +4,7 @@
 //! may change while the simulator runs is [`Tunables`].
 
 pub mod duration;
+pub mod events;
 pub mod lora;
 pub mod tunables;
 
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use self::{duration::GoDuration, lora::LoraModule, tunables::Tunables};
+use self::{duration::GoDuration, events::EventFlags, lora::LoraModule, tunables::Tunables};
 
 /// See the [module](self). [`Config::default`] is what no flag at all means, except for the environment.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
@@ -94,6 +95,11 @@ pub struct Config {
     #[arg(long, default_value = "0", value_parser = share, help_heading = CACHE)]
     pub global_cache_hit_threshold: f64,
 
+    /// Cache events and ranks.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub events: EventFlags,
+
     /// What may change while the simulator runs.
     #[command(flatten)]
     #[serde(flatten)]
@@ -157,6 +163,7 @@ impl Default for Config {
             block_size: 16,
             hash_seed: String::new(),
             global_cache_hit_threshold: 0.0,
+            events: EventFlags::default(),
             tunables: Tunables::default(),
         }
     }

@@ -53,6 +53,8 @@ pub struct BlockCache {
     head: u32,
     tail: u32,
     referenced: u32,
+    /// The keys of evicted blocks, if anybody asks for them.
+    evicted: Option<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,18 @@ impl BlockCache {
             head: NIL,
             tail: NIL,
             referenced: 0,
+            evicted: None,
         }
+    }
+
+    /// Remembers from now on what is evicted, for [`take_evicted`](Self::take_evicted).
+    pub fn watch(&mut self) {
+        self.evicted = Some(Vec::new());
+    }
+
+    /// The keys of the blocks that were handed out again since the last time, in that order.
+    pub fn take_evicted(&mut self) -> impl Iterator<Item = u64> + '_ {
+        self.evicted.iter_mut().flat_map(|evicted| evicted.drain(..))
     }
 
     /// Forgets every key of a free block; referenced blocks stay.
@@ -129,11 +142,11 @@ impl BlockCache {
         Ok(())
     }
 
-    /// Gives a block that has become full its key.
-    pub fn seal(&mut self, block: BlockId, key: u64) {
-        let Some(sealed) = self.blocks.get_mut(block.index()) else { return };
+    /// Gives a block that has become full its key. Returns whether it had none.
+    pub fn seal(&mut self, block: BlockId, key: u64) -> bool {
+        let Some(sealed) = self.blocks.get_mut(block.index()) else { return false };
         if sealed.key.is_some() {
-            return;
+            return false;
         }
         sealed.key = Some(key);
         sealed.older = NIL;
@@ -148,6 +161,7 @@ impl BlockCache {
                 self.blocks[before as usize].younger = block.0;
             }
         }
+        true
     }
 
     /// Gives one reference to each block of `table` back and empties it.
@@ -220,6 +234,10 @@ impl BlockCache {
         } else if self.head != NIL {
             let index = self.head;
             self.unlink(index);
+            if let (Some(evicted), Some(key)) = (&mut self.evicted, self.blocks[index as usize].key)
+            {
+                evicted.push(key);
+            }
             self.drop_key(index);
             index
         } else {

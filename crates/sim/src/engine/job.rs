@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::cache::BlockId;
+use super::{cache::BlockId, events::Origin, hash::Chain};
 use crate::text::reply::Reply;
 
 /// A running or waiting request, by a number that is never used again.
@@ -20,10 +20,12 @@ pub struct Job<L> {
     pub finish: Finish,
     /// The LoRA adapter, if any.
     pub adapter: Option<Arc<str>>,
-    /// The key at the start of the prompt's block chain ([`root`](super::hash::root)).
-    pub chain_root: u64,
-    /// Keys of the prompt's full blocks.
-    pub chain: Vec<u64>,
+    /// Keys of the prompt's full blocks; the engine continues it.
+    pub chain: Chain,
+    /// What events tell of the request.
+    pub origin: Arc<Origin>,
+    /// Events shall tell of the blocks that are found in the cache, too.
+    pub report_reused: bool,
     /// The request's token limit, for metrics.
     pub max_tokens: Option<usize>,
     /// The request's number of choices, for metrics.

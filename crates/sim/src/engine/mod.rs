@@ -17,6 +17,7 @@
 
 pub mod adapters;
 pub mod cache;
+pub mod events;
 pub mod hash;
 pub mod job;
 pub mod latency;
@@ -33,6 +34,7 @@ use fastrand::Rng;
 use self::{
     adapters::Adapters,
     cache::BlockCache,
+    events::{Event, Journal},
     job::{End, Finish, Job, JobId, Listener, Rejection},
     latency::{Load, Prefill},
     sequence::Sequence,
@@ -58,6 +60,8 @@ pub struct Limits {
     pub blocks: Option<u32>,
     /// Longest prompt and answer together, in tokens.
     pub model_len: usize,
+    /// Whether changes of the block cache are kept for [`Engine::take_events`].
+    pub events: bool,
 }
 
 /// See the [module](self).
@@ -67,6 +71,7 @@ pub struct Engine<L> {
     /// Latencies; read at every step, so that changes apply at once.
     pub tunables: Tunables,
     cache: Option<BlockCache>,
+    journal: Option<Journal>,
     jobs: HashMap<u64, Sequence<L>, BuildIdHasher>,
     /// Oldest first.
     running: Vec<JobId>,
@@ -86,10 +91,15 @@ pub struct Engine<L> {
 impl<L: Listener> Engine<L> {
     /// An idle engine. `seed` determines the noise of latencies.
     pub fn new(limits: Limits, tunables: Tunables, seed: u64) -> Self {
+        let mut cache = limits.blocks.map(BlockCache::new);
+        if let Some(cache) = cache.as_mut().filter(|_| limits.events) {
+            cache.watch();
+        }
         Self {
             limits,
             tunables,
-            cache: limits.blocks.map(BlockCache::new),
+            cache,
+            journal: limits.events.then(Journal::default),
             jobs: HashMap::default(),
             running: Vec::new(),
             waiting: VecDeque::new(),
@@ -170,11 +180,23 @@ impl<L: Listener> Engine<L> {
         self.timers.peek().map(|Reverse((due, ..))| *due)
     }
 
-    /// Forgets cached prefixes that no running job holds.
-    pub fn reset_cache(&mut self) {
-        if let Some(cache) = &mut self.cache {
-            cache.forget();
+    /// Forgets every cached prefix. Does nothing, and returns false, while a job runs.
+    pub fn reset_cache(&mut self) -> bool {
+        let Some(cache) = &mut self.cache else { return true };
+        if cache.referenced() > 0 {
+            return false;
         }
+        cache.forget();
+        if let Some(journal) = &mut self.journal {
+            journal.push(Event::Cleared);
+        }
+        true
+    }
+
+    /// What happened to the block cache since the last time, up to the last step. Empty if nobody asked for it
+    /// in the [limits](Limits::events).
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.journal.as_mut().map(Journal::take).unwrap_or_default()
     }
 
     /// The number of running jobs.
@@ -245,15 +267,24 @@ impl<L: Listener> Engine<L> {
             let size = self.limits.block_size;
             job.extend_chain(tokens / size, size);
             // At least one token is computed: without it there is nothing to sample the next one from.
-            let hits = cache.find(&job.chain[..tokens.saturating_sub(1) / size]);
+            let hits = cache.find(&job.chain.keys()[..tokens.saturating_sub(1) / size]);
             let fresh = tokens.div_ceil(size) - hits;
-            if cache.acquire(&job.job.chain[..hits], fresh, &mut job.table).is_err() {
+            let Sequence { job: inner, table, .. } = &mut *job;
+            if cache.acquire(&inner.chain.keys()[..hits], fresh, table).is_err() {
                 return false;
             }
-            for (block, key) in job.table.iter().zip(&job.chain[..tokens / size]).skip(hits) {
+            let full = tokens / size;
+            for (block, key) in job.table.iter().zip(&job.chain.keys()[..full]).skip(hits) {
                 cache.seal(*block, *key);
             }
             cached = hits * size;
+            if let Some(journal) = &mut self.journal {
+                let reused = job.stored(0..hits, size).filter(|_| job.report_reused);
+                journal.extend(reused);
+                journal.evictions(cache);
+                journal.extend(job.stored(hits..full, size));
+                journal.step();
+            }
         }
         self.adapters.start(job.adapter.as_ref());
         self.running.push(id);
@@ -293,9 +324,17 @@ impl<L: Listener> Engine<L> {
                 (job.computed_tokens().saturating_sub(1) / size, before.saturating_sub(1) / size);
             if full > sealed {
                 job.extend_chain(full, size);
-                for (block, key) in job.table.iter().zip(&job.chain[..full]).skip(sealed) {
-                    cache.seal(*block, *key);
+                let mut known = sealed;
+                for (block, key) in job.table.iter().zip(&job.chain.keys()[..full]).skip(sealed) {
+                    // The last block of a prompt has been sealed at its start.
+                    known += usize::from(!cache.seal(*block, *key));
                 }
+                if let Some(journal) = &mut self.journal {
+                    journal.extend(job.stored(known..full, size));
+                }
+            }
+            if let Some(journal) = &mut self.journal {
+                journal.step();
             }
         }
         self.stats.add(Counter::GenerationTokens, pending);
@@ -328,6 +367,9 @@ impl<L: Listener> Engine<L> {
             if youngest == id {
                 return;
             }
+        }
+        if let (Some(journal), Some(cache)) = (&mut self.journal, &mut self.cache) {
+            journal.evictions(cache);
         }
         let load = Load { running: self.running.len(), limit: self.limits.running };
         let Some(job) = self.jobs.get_mut(&id.0) else { return };

@@ -1,13 +1,14 @@
 //! A job inside the engine.
 
 use std::{
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
+    sync::Arc,
     time::Instant,
 };
 
 use super::{
     cache::BlockId,
-    hash,
+    events::{Event, Stored},
     job::{Job, Listener},
 };
 use crate::metrics::stats::{Counter, Distribution, Stats};
@@ -53,18 +54,28 @@ impl<L: Listener> Sequence<L> {
         self.prompt.len() + self.produced
     }
 
+    /// The token at a position of the prompt and its answer.
+    pub(super) fn token(&self, at: usize) -> u32 {
+        token(&self.job, at)
+    }
+
     /// Continues the chain of keys to `blocks` blocks of `size` tokens.
     pub(super) fn extend_chain(&mut self, blocks: usize, size: usize) {
-        while self.chain.len() < blocks {
-            let start = self.chain.len() * size;
-            let token = |at: usize| match at.checked_sub(self.prompt.len()) {
-                None => self.prompt[at],
-                Some(generated) => self.reply.ids()[generated],
-            };
-            let parent = self.chain.last().copied().unwrap_or(self.chain_root);
-            let key = hash::block(parent, (start..start + size).map(token));
-            self.chain.push(key);
-        }
+        let mut chain = std::mem::take(&mut self.job.chain);
+        chain.extend(blocks, size, |at| token(&self.job, at));
+        self.job.chain = chain;
+    }
+
+    /// The event that tells of these blocks of `size` tokens; none if there is none.
+    pub(super) fn stored(&self, blocks: Range<usize>, size: usize) -> Option<Event> {
+        let keys = self.chain.keys().get(blocks.clone()).filter(|keys| !keys.is_empty())?;
+        Some(Event::Stored(Stored {
+            parent: blocks.start.checked_sub(1).map(|before| self.chain.keys()[before]),
+            keys: keys.to_vec(),
+            hashes: self.chain.hashes().get(blocks.clone()).unwrap_or_default().to_vec(),
+            tokens: (blocks.start * size..blocks.end * size).map(|at| self.token(at)).collect(),
+            origin: Arc::clone(&self.origin),
+        }))
     }
 
     /// Whether the request wants no answer because too little is cached.
@@ -126,6 +137,13 @@ impl<L> Deref for Sequence<L> {
 impl<L> DerefMut for Sequence<L> {
     fn deref_mut(&mut self) -> &mut Job<L> {
         &mut self.job
+    }
+}
+
+fn token<L>(job: &Job<L>, at: usize) -> u32 {
+    match at.checked_sub(job.prompt.len()) {
+        None => job.prompt[at],
+        Some(generated) => job.reply.ids()[generated],
     }
 }
 

@@ -39,6 +39,7 @@ const LIMITS: Limits = Limits {
     block_size: 4,
     blocks: Some(100),
     model_len: 1024,
+    events: true,
 };
 
 fn tunables(fields: &serde_json::Value) -> Tunables {
@@ -57,8 +58,9 @@ fn job(prompt: std::ops::Range<u32>, answer: usize) -> (Job<Log>, Log) {
         reply: Arc::new(Reply::random(answer, &mut Rng::with_seed(1))),
         finish: Finish::Stop,
         adapter: None,
-        chain_root: 1,
-        chain: vec![],
+        chain: hash::Chain::default(),
+        origin: Arc::default(),
+        report_reused: false,
         max_tokens: None,
         choices: 1,
         remote_prefill: false,

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     config::{Mode, tunables::FailureType},
     engine::{
-        hash,
+        events::Origin,
+        hash::Chain,
         job::{End, Finish, Job, Rejection},
     },
     pod::{Pod, Running, Served, Ticket, unix_time},
@@ -197,12 +198,13 @@ impl Plan<'_> {
         }
         let mut jobs = Vec::with_capacity(prompts * copies);
         let mut prompt_tokens = 0;
+        let origin = Arc::new(self.origin());
         let mut add = |prompt: Vec<u32>, echo: &dyn Fn() -> String, rng: &mut Rng| {
             prompt_tokens += prompt.len();
             let chain = self.chain(&prompt);
             // The last copy is not a copy.
             for (prompt, chain) in std::iter::repeat_n((prompt, chain), copies) {
-                jobs.push(self.job(prompt, chain, echo, rng)?);
+                jobs.push(self.job(prompt, chain, &origin, echo, rng)?);
             }
             Ok::<_, ApiError>(())
         };
@@ -224,22 +226,29 @@ impl Plan<'_> {
     }
 
     /// Keys of the full blocks of a prompt.
-    fn chain(&self, prompt: &[u32]) -> Vec<u64> {
-        if !self.pod.config.enable_kvcache {
-            return Vec::new();
+    fn chain(&self, prompt: &[u32]) -> Chain {
+        let mut chain = Chain::new(self.served.root, self.body.cache_salt.as_deref());
+        if self.pod.config.enable_kvcache {
+            let size = self.pod.config.block_size as usize;
+            chain.extend(prompt.len() / size, size, |at| prompt[at]);
         }
-        let mut parent = self.served.root;
-        let key = |tokens: &[u32]| {
-            parent = hash::block(parent, tokens.iter().copied());
-            parent
-        };
-        prompt.chunks_exact(self.pod.config.block_size as usize).map(key).collect()
+        chain
+    }
+
+    fn origin(&self) -> Origin {
+        let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        Origin {
+            adapter: self.served.adapter.clone(),
+            salt: text(self.body.cache_salt.as_deref()),
+            session: text(self.body.session_id.as_deref()),
+        }
     }
 
     fn job(
         &self,
         prompt: Vec<u32>,
-        chain: Vec<u64>,
+        chain: Chain,
+        origin: &Arc<Origin>,
         echo: &dyn Fn() -> String,
         rng: &mut Rng,
     ) -> Result<(Job<Arc<Ticket>>, Arc<Ticket>), ApiError> {
@@ -264,14 +273,17 @@ impl Plan<'_> {
         } else {
             None
         };
+        let mode = self.body.vllm_xargs.as_ref().and_then(|x| x.kv_cache_report_mode.as_deref());
+        let report_reused = mode == Some("full");
         let ticket = Arc::new(Ticket::default());
         let job = Job {
             prompt,
             reply: Arc::new(reply),
             finish,
-            adapter: self.served.adapter.clone(),
-            chain_root: self.served.root,
+            adapter: self.served.adapter.as_ref().map(|adapter| Arc::clone(&adapter.name)),
             chain,
+            origin: Arc::clone(origin),
+            report_reused,
             max_tokens: self.max_tokens,
             choices: usize::try_from(self.body.n.unwrap_or(1)).unwrap_or(1),
             remote_prefill: transfer.is_some_and(|p| p.do_remote_prefill == Some(true)),

@@ -33,6 +33,7 @@ use crate::{
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Route {
+    EventSources,
     Generate(Api),
     Health,
     LoadLora,
@@ -61,6 +62,7 @@ impl Route {
             "/metrics" => Some((Self::Metrics, "/metrics")),
             "/health" => Some((Self::Health, "/health")),
             "/health/ready" => Some((Self::Ready, "/health/ready")),
+            "/kv_event_sources" => Some((Self::EventSources, "/kv_event_sources")),
             "/v1/models" => Some((Self::Models, "/v1/models")),
             _ => None,
         };
@@ -131,10 +133,11 @@ async fn simple(
         Route::Ready if pod.is_ready() => respond::empty(StatusCode::OK),
         Route::Ready => respond::empty(StatusCode::SERVICE_UNAVAILABLE),
         Route::Metrics => respond::metrics(pod.metrics()),
+        Route::EventSources => respond::json(StatusCode::OK, pod.event_sources().to_string()),
         Route::Models => respond::serialized(&pod.models.list()),
         Route::ResetCache => {
-            pod.life().engine.reset_cache();
-            respond::json(StatusCode::OK, r#"{"success":true}"#)
+            let success = pod.life().engine.reset_cache();
+            respond::json(StatusCode::OK, format!(r#"{{"success":{success}}}"#))
         }
         Route::Tokenize => tokenize(pod, body).unwrap_or_else(ApiError::into_response),
         Route::LoadLora | Route::UnloadLora => {

@@ -26,6 +26,19 @@ pub(super) struct Body<'a> {
     pub(super) ignore_eos: Option<bool>,
     pub(super) cache_hit_threshold: Option<f64>,
     pub(super) kv_transfer_params: Option<TransferParams>,
+    #[serde(borrow)]
+    pub(super) cache_salt: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) session_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) vllm_xargs: Option<ExtraArgs<'a>>,
+}
+
+/// The part of `vllm_xargs` that changes what the simulator does.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct ExtraArgs<'a> {
+    #[serde(borrow)]
+    pub(super) kv_cache_report_mode: Option<Cow<'a, str>>,
 }
 
 /// `stream_options`.

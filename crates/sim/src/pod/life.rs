@@ -9,6 +9,7 @@ use super::{ticket::Ticket, unix_time};
 use crate::{
     config::{Config, tunables::Tunables},
     engine::Engine,
+    events::Publisher,
     metrics::{
         families::{self, Facts},
         http::HttpStats,
@@ -26,11 +27,19 @@ pub(crate) struct Life {
     pub(crate) started: Instant,
     /// When the driver will poll the engine next.
     pub(super) armed: Option<Instant>,
+    /// Where cache events go; none after a kill.
+    pub(super) publisher: Option<Publisher>,
     page: Arc<Page>,
 }
 
 impl Life {
-    pub(super) fn new(config: &Config, model: &str, tunables: &Tunables, seed: u64) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        model: &str,
+        tunables: &Tunables,
+        seed: u64,
+        publisher: Option<Publisher>,
+    ) -> Self {
         let limits = config.limits();
         let created = unix_time().as_secs_f64();
         let facts = Facts {
@@ -45,8 +54,19 @@ impl Life {
             http: HttpStats::new(created),
             started: Instant::now(),
             armed: None,
+            publisher,
             page: Arc::new(families::page(&facts)),
         }
+    }
+
+    /// Polls the engine, and publishes what became of its cache.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.engine.poll(now);
+        let events = self.engine.take_events();
+        if let Some(publisher) = self.publisher.as_mut().filter(|_| !events.is_empty()) {
+            publisher.publish(&events);
+        }
+        due
     }
 
     /// The metrics page; with the LoRA family if there are adapters.

@@ -10,6 +10,7 @@ mod models;
 mod ticket;
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc, OnceLock, Weak,
@@ -37,6 +38,7 @@ use crate::{
         Limits,
         job::{Job, JobId, Rejection},
     },
+    events::{EventsError, Place, Plan, Publisher},
     server::Command,
 };
 
@@ -63,27 +65,44 @@ pub(crate) struct Pod {
     /// Something became due earlier than the driver knows.
     wake: Notify,
     commands: mpsc::UnboundedSender<Command>,
+    /// Where cache events go.
+    events: Option<Plan>,
+}
+
+/// Who a pod is.
+pub(crate) struct Identity {
+    /// Its name; the names of the pods of a process differ.
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    /// How many ports before it on its address belong to other pods of this process.
+    pub(crate) offset: u16,
+    /// Its data-parallel rank.
+    pub(crate) rank: u32,
 }
 
 impl Pod {
     pub(crate) fn new(
-        name: String,
-        address: SocketAddr,
+        identity: Identity,
         config: Arc<Config>,
         seed: u64,
         commands: mpsc::UnboundedSender<Command>,
-    ) -> Result<Self, InvalidName> {
+    ) -> Result<Self, PodError> {
+        let Identity { name, address, offset, rank } = identity;
         let header = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| InvalidName { name: text.to_owned() })
         };
         let models = Models::new(&config);
+        let place = Place { ip: address.ip(), port: address.port(), offset, rank };
+        let mut events = Plan::new(&config, models.display(), place)?;
+        let publisher = events.as_mut().map(Publisher::open).transpose()?;
+        let life = Life::new(&config, models.display(), &config.tunables, seed, publisher);
         Ok(Self {
             identity: [
                 header(&name)?,
                 HeaderValue::from(address.port()),
                 header(&config.pod_namespace)?,
             ],
-            life: Mutex::new(Life::new(&config, models.display(), &config.tunables, seed)),
+            life: Mutex::new(life),
             tunables: Mutex::new(Arc::new(config.tunables.clone())),
             log: RequestLog::new(config.request_log),
             dice: Mutex::new(Rng::with_seed(seed)),
@@ -97,6 +116,7 @@ impl Pod {
             models,
             seed,
             commands,
+            events,
         })
     }
 
@@ -137,7 +157,7 @@ impl Pod {
 
     /// Polls the engine, and tells the driver if it must wake earlier than it intends to.
     fn poll(&self, life: &mut Life, now: Instant) {
-        let due = life.engine.poll(now);
+        let due = life.poll(now);
         if due.is_some_and(|due| life.armed.is_none_or(|armed| due < armed)) {
             life.armed = due;
             self.wake.notify_one();
@@ -150,7 +170,7 @@ impl Pod {
         loop {
             let due = {
                 let mut life = self.life.lock();
-                life.armed = life.engine.poll(Instant::now());
+                life.armed = life.poll(Instant::now());
                 life.armed
             };
             match due {
@@ -163,11 +183,28 @@ impl Pod {
         }
     }
 
-    /// Begins a new life: empty queue and cache, counters at zero.
-    pub(crate) fn restart(&self) {
+    /// Closes the sockets of cache events.
+    pub(crate) fn silence(&self) {
+        // Not under the lock: closing takes a while.
+        let publisher = self.life.lock().publisher.take();
+        drop(publisher);
+    }
+
+    /// Begins a new life: empty queue and cache, counters at zero, events from the first number on.
+    pub(crate) fn restart(&self) -> io::Result<()> {
         let tunables = self.tunables();
-        *self.life.lock() = Life::new(&self.config, self.models.display(), &tunables, self.seed);
+        self.silence();
+        let publisher = self.events.clone().map(|mut plan| Publisher::open(&mut plan)).transpose();
+        let publisher = publisher.map_err(io::Error::other)?;
+        let life = Life::new(&self.config, self.models.display(), &tunables, self.seed, publisher);
+        *self.life.lock() = life;
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The answer of `/kv_event_sources`.
+    pub(crate) fn event_sources(&self) -> serde_json::Value {
+        self.events.as_ref().map_or_else(|| serde_json::json!({}), Plan::sources)
     }
 
     pub(crate) fn life(&self) -> MutexGuard<'_, Life> {
@@ -231,6 +268,15 @@ impl Pod {
     }
 }
 
+/// Why there is no pod.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
 /// A name that cannot be a header value.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{name}` cannot be sent as a header")]
@@ -248,6 +294,7 @@ impl Config {
             block_size: self.block_size as usize,
             blocks: self.enable_kvcache.then_some(self.kv_cache_size),
             model_len: self.max_model_len as usize,
+            events: self.enable_kvcache && self.events.settings().is_some(),
         }
     }
 }

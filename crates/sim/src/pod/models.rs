@@ -1,6 +1,9 @@
 //! The models a pod serves: one base model under several names, and LoRA adapters.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::RwLock;
 use serde::Serialize;
@@ -8,7 +11,7 @@ use serde::Serialize;
 use super::unix_time;
 use crate::{
     config::{Config, lora::LoraModule},
-    engine::hash,
+    engine::{events, hash::Root},
 };
 
 /// See the [module](self).
@@ -19,15 +22,19 @@ pub(crate) struct Models {
     path: String,
     max_model_len: u32,
     hash_seed: String,
-    root: u64,
+    root: Root,
     adapters: RwLock<Vec<Adapter>>,
+    /// Adapters loaded so far.
+    loaded: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
 struct Adapter {
     name: Arc<str>,
+    /// From 1, in the order of loading.
+    id: u64,
     path: String,
-    root: u64,
+    root: Root,
 }
 
 /// What a request's model name stands for.
@@ -36,9 +43,9 @@ pub(crate) struct Served {
     /// The name that answers carry.
     pub(crate) name: Arc<str>,
     /// The adapter, unless it is the base model.
-    pub(crate) adapter: Option<Arc<str>>,
+    pub(crate) adapter: Option<events::Adapter>,
     /// Start of its block keys.
-    pub(crate) root: u64,
+    pub(crate) root: Root,
 }
 
 impl Models {
@@ -49,11 +56,12 @@ impl Models {
             names.push(Arc::from(config.model.as_str()));
         }
         let models = Self {
-            root: hash::root(&config.hash_seed, &names[0]),
+            root: Root::new(&config.hash_seed, &names[0]),
             path: config.model.clone(),
             max_model_len: config.max_model_len,
             hash_seed: config.hash_seed.clone(),
             adapters: RwLock::default(),
+            loaded: AtomicU64::new(0),
             names,
         };
         for module in &config.lora_modules {
@@ -75,9 +83,10 @@ impl Models {
         }
         let adapters = self.adapters.read();
         let adapter = adapters.iter().find(|adapter| *adapter.name == *name)?;
+        let name = Arc::clone(&adapter.name);
         Some(Served {
-            name: Arc::clone(&adapter.name),
-            adapter: Some(Arc::clone(&adapter.name)),
+            adapter: Some(events::Adapter { name: Arc::clone(&name), id: adapter.id }),
+            name,
             root: adapter.root,
         })
     }
@@ -86,8 +95,9 @@ impl Models {
     pub(crate) fn load(&self, module: &LoraModule) {
         let adapter = Adapter {
             name: Arc::from(module.name.as_str()),
+            id: self.loaded.fetch_add(1, Ordering::Relaxed) + 1,
             path: module.path.clone(),
-            root: hash::root(&self.hash_seed, &module.name),
+            root: Root::new(&self.hash_seed, &module.name),
         };
         let mut adapters = self.adapters.write();
         adapters.retain(|known| known.name != adapter.name);

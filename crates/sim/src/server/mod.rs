@@ -110,11 +110,7 @@ impl Server {
                 let _ = done.send(Ok(()));
             }
             Command::Revive(done) => {
-                if !self.alive {
-                    self.alive = true;
-                    self.pod.restart();
-                }
-                let _ = done.send(self.apply().await);
+                let _ = done.send(self.revive().await);
             }
         }
     }
@@ -129,9 +125,18 @@ impl Server {
         Ok(())
     }
 
+    async fn revive(&mut self) -> io::Result<()> {
+        if !self.alive {
+            self.pod.restart()?;
+            self.alive = true;
+        }
+        self.apply().await
+    }
+
     async fn kill(&mut self) {
         self.alive = false;
         self.listener = None;
+        self.pod.silence();
         let mut left = 0;
         for entry in self.connections.values() {
             if entry.spared.load(Ordering::Relaxed) {

@@ -6,6 +6,7 @@ mod api;
 #[cfg(unix)]
 mod binary;
 mod cluster;
+mod events;
 mod faults;
 mod metrics;
 mod streaming;
