@@ -74,6 +74,8 @@ mod json;
 mod media;
 mod request;
 mod sink;
+#[cfg(feature = "prompts")]
+pub mod template;
 mod tools;
 
 pub use error::{Bounded, Expected, RequestError, ScanError};

@@ -1,0 +1,311 @@
+//! Chat templates, rendered as vLLM renders them.
+//!
+//! A chat becomes a prompt by the model's own Jinja template. Engines hash the tokens of that
+//! prompt, so that one differing byte loses the whole prefix from there on: everything here aims
+//! at the same text. That means, beside the template itself, how messages, tools and arguments are
+//! rebuilt before ([`ChatTemplate::render`] lists it), how values are printed (as Python's `str`
+//! and `json.dumps` do), and which filters, tests and methods there are.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use inlane_text::template::{ChatApi, ChatTemplate};
+//!
+//! let template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+//! let template = ChatTemplate::from_parts(template, br#"{"bos_token": "<s>"}"#)?;
+//! let body = br#"{"messages": [{"role": "user", "content": "hi"}]}"#;
+//! let rendered = template.render(ChatApi::Chat, body, 0)?;
+//! assert_eq!(rendered.text, "<s>user: hi\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Bounds
+//!
+//! Bodies nest 128 deep. A render takes at most [`Limits::fuel`] steps and writes at most
+//! [`Limits::output`] bytes. Templates are configuration, chosen by who runs the engine: what one
+//! stores in variables is not bounded, so that a template of a request is refused.
+
+mod anthropic;
+mod chat;
+mod error;
+mod filters;
+mod format;
+mod json;
+mod methods;
+mod object;
+mod python;
+mod request;
+mod responses;
+mod resume;
+mod slice;
+mod source;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::io;
+use std::path::Path;
+
+use minijinja::{Environment, ErrorKind, Value};
+
+use self::filters::{NOW, Raised};
+use self::json::{Json, Object};
+use self::python::Dumps;
+use self::request::Request;
+use self::source::Source;
+
+pub use self::error::TemplateError;
+pub use self::format::ContentFormat;
+
+/// The interface a chat request was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChatApi {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// Anthropic's `/v1/messages`.
+    Messages,
+    /// `/v1/responses`.
+    Responses,
+}
+
+/// The end of a prompt that is dropped where it is too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TruncationSide {
+    /// The first tokens are dropped.
+    #[default]
+    Left,
+    /// The last tokens are dropped.
+    Right,
+}
+
+/// What one render may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps of the template: about one per operation. A message takes 20 to 100.
+    pub fuel: u64,
+    /// Bytes of the rendered text.
+    pub output: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { fuel: 10_000_000, output: 64 << 20 }
+    }
+}
+
+/// The prompt of a chat request, to be tokenized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The prompt.
+    pub text: String,
+    /// The tokenizer adds its special tokens. Templates write them themselves, so that only
+    /// requests that say so, and `/v1/responses`, have it set.
+    pub add_special_tokens: bool,
+    /// Most tokens kept; -1 is the model's maximum.
+    pub truncate: Option<i64>,
+    /// Which tokens are dropped then.
+    pub truncation_side: TruncationSide,
+}
+
+/// The chat templates of a model, compiled.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    default: Option<Compiled>,
+    tool_use: Option<Compiled>,
+    limits: Limits,
+}
+
+/// What is known about a template of the environment.
+#[derive(Clone, Copy, Debug)]
+struct Compiled {
+    name: &'static str,
+    format: ContentFormat,
+    /// It knows the role `developer`.
+    developer: bool,
+}
+
+impl ChatTemplate {
+    /// Loads the templates of a model's directory, the one that holds `tokenizer.json`.
+    ///
+    /// `chat_template.jinja` counts before the templates of `tokenizer_config.json`; of a list
+    /// there, and of `additional_chat_templates/`, `tool_use` is for requests with tools.
+    pub fn load(dir: &Path) -> Result<ChatTemplate, TemplateError> {
+        ChatTemplate::new(Source::load(dir)?)
+    }
+
+    /// Takes a template and the text of a `tokenizer_config.json`, whose own templates are not
+    /// used.
+    pub fn from_parts(template: &str, tokenizer_config: &[u8]) -> Result<Self, TemplateError> {
+        ChatTemplate::new(Source::from_parts(template, tokenizer_config)?)
+    }
+
+    /// The same templates with other limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self.env.set_fuel(Some(limits.fuel));
+        self
+    }
+
+    /// The form of content that the template for requests without tools expects.
+    pub fn content_format(&self) -> Option<ContentFormat> {
+        self.default.map(|template| template.format)
+    }
+
+    /// Renders the prompt of a request at a time, in seconds since 1970.
+    ///
+    /// As the engine does, this rebuilds each message from the members it knows, joins or wraps
+    /// content to the form the template expects, parses the arguments of tool calls, makes
+    /// `developer` messages part of the system message if the template does not know them, writes
+    /// tools in its own order, and cuts the text for `continue_final_message`.
+    ///
+    /// Errors are those for which the engine answers with status 400, bodies it would not accept
+    /// either, media, and exceeded limits.
+    ///
+    /// Cost: one copy of the texts, then the template's own.
+    pub fn render(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Rendered, TemplateError> {
+        let request = Request::new(chat_body(api, body)?)?;
+        let tools = !request.tools.is_null();
+        let template = self.tool_use.filter(|_| tools).or(self.default);
+        let template = template.ok_or(TemplateError::Missing { tools })?;
+        let mut messages = chat::messages(request.messages, template.format, template.developer)?;
+        if request.continue_final {
+            resume::mark(&mut messages)?;
+        }
+        let messages = Json::List(messages.into_iter().map(Json::Object).collect());
+        let own = [
+            (NOW, Value::from(now)),
+            ("messages", object::value(&messages)),
+            ("tools", object::value(&request.tools)),
+        ];
+        // Of equal names the last one counts in the context.
+        let others = request.variables.iter().rev();
+        let others = others.map(|(name, json)| (name.as_str(), object::value(json)));
+        let context = Value::from_pairs(others.chain(own));
+        let mut text = self.run(template.name, context)?;
+        if request.continue_final {
+            resume::cut(&mut text)?;
+        }
+        Ok(Rendered {
+            text,
+            add_special_tokens: request.add_special_tokens,
+            truncate: request.truncate,
+            truncation_side: match request.truncate_right {
+                true => TruncationSide::Right,
+                false => TruncationSide::Left,
+            },
+        })
+    }
+
+    fn new(source: Source) -> Result<ChatTemplate, TemplateError> {
+        let limits = Limits::default();
+        let mut env = Environment::new();
+        env.set_syntax(syntax::config());
+        env.set_fuel(Some(limits.fuel));
+        filters::register(&mut env);
+        for (name, token) in &source.tokens {
+            env.add_global(name.clone(), object::value(token));
+        }
+        let mut compile = |name: &'static str, text: Option<String>| {
+            let Some(text) = text else { return Ok(None) };
+            let rewritten = syntax::rewrite(&text);
+            env.add_template_owned(name, rewritten).map_err(|error| TemplateError::Syntax {
+                name: name.to_owned(),
+                line: error.line().unwrap_or(0),
+                reason: error.detail().unwrap_or("not a template").to_owned(),
+            })?;
+            let format = format::detect(&syntax::with_slices(&text));
+            Ok(Some(Compiled { name, format, developer: text.contains("developer") }))
+        };
+        let default = compile("default", source.default)?;
+        let tool_use = compile("tool_use", source.tool_use)?;
+        Ok(ChatTemplate { env, default, tool_use, limits })
+    }
+
+    fn run(&self, name: &str, context: Value) -> Result<String, TemplateError> {
+        let mut out = Bounded { bytes: Vec::new(), limit: self.limits.output, exceeded: false };
+        let template = self.env.get_template(name);
+        let rendered =
+            template.and_then(|template| template.render_captured_to(context, &mut out).map(drop));
+        match rendered {
+            _ if out.exceeded => Err(TemplateError::Output { limit: out.limit }),
+            Ok(()) => String::from_utf8(out.bytes)
+                .map_err(|error| TemplateError::Render { line: 0, reason: error.to_string() }),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn failed(&self, error: &minijinja::Error) -> TemplateError {
+        let mut line = error.line().unwrap_or(0);
+        let mut reason = error.to_string();
+        let mut cause: Option<&dyn std::error::Error> = Some(error);
+        // Macros and blocks wrap the error that counts.
+        while let Some(current) = cause {
+            if let Some(Raised(message)) = current.downcast_ref() {
+                return TemplateError::Raised { message: message.clone() };
+            }
+            if let Some(error) = current.downcast_ref::<minijinja::Error>() {
+                if error.kind() == ErrorKind::OutOfFuel {
+                    return TemplateError::Fuel { limit: self.limits.fuel };
+                }
+                line = error.line().unwrap_or(line);
+                reason = error.to_string();
+            }
+            cause = current.source();
+        }
+        TemplateError::Render { line, reason }
+    }
+}
+
+/// The body of a chat completion that asks for the same prompt, for a renderer that knows no
+/// other: `/v1/messages` and `/v1/responses` bodies are converted as vLLM does, others are kept.
+///
+/// Arguments of tool calls are written as Python's `json.dumps` writes them.
+pub fn to_chat(api: ChatApi, body: &[u8]) -> Result<Vec<u8>, TemplateError> {
+    if api == ChatApi::Chat {
+        return Ok(body.to_vec());
+    }
+    let chat = Json::Object(chat_body(api, body)?);
+    let mut text = String::new();
+    Dumps::default()
+        .write(&mut text, &object::value(&chat), 0)
+        .map_err(|error| TemplateError::Render { line: 0, reason: error.to_string() })?;
+    Ok(text.into_bytes())
+}
+
+fn chat_body(api: ChatApi, body: &[u8]) -> Result<Object, TemplateError> {
+    let parsed = Json::parse(body)
+        .map_err(|error| TemplateError::Body { offset: error.offset, expected: error.expected })?;
+    let Json::Object(body) = parsed else {
+        return Err(TemplateError::Body { offset: 0, expected: "an object" });
+    };
+    match api {
+        ChatApi::Chat => Ok(body),
+        ChatApi::Messages => anthropic::to_chat(body),
+        ChatApi::Responses => responses::to_chat(body),
+    }
+}
+
+/// Keeps what is written up to a limit.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+    exceeded: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.limit - self.bytes.len() {
+            self.exceeded = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Where the text of a template is rewritten for the template library.
+//!
+//! * `{% generation %}` blocks, which only mark the assistant's tokens, become scopes.
+//! * Slices become calls of a method, `a[1:]` is `a.__slice__(1, none, none)`: the library's own
+//!   slices differ from Python's for negative steps and give lazy values.
+//!
+//! Rewriting adds and removes no line, so that errors name the lines of the original.
+
+use std::ops::Range;
+
+use minijinja::machinery::{Span, Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
+
+use super::methods::SLICE;
+
+/// The syntax of chat templates.
+pub(super) fn config() -> SyntaxConfig {
+    let mut builder = SyntaxConfig::builder();
+    builder.trim_blocks(true).lstrip_blocks(true);
+    // Only delimiters can be wrong, and these are the usual ones.
+    builder.build().unwrap_or_default()
+}
+
+/// The template in the library's dialect. What is not a valid template is left as it is: the
+/// parser will say why.
+pub(super) fn rewrite(source: &str) -> String {
+    edited(source, true)
+}
+
+/// The template with slices as they are, for a look at its syntax tree.
+pub(super) fn with_slices(source: &str) -> String {
+    edited(source, false)
+}
+
+fn edited(source: &str, slices: bool) -> String {
+    let mut edits = Edits { slices, ..Edits::default() };
+    for token in tokenize(source, false, config()) {
+        let Ok((token, span)) = token else { return source.to_owned() };
+        edits.token(&token, span);
+    }
+    edits.apply(source)
+}
+
+/// A bracket that is open.
+struct Open {
+    /// Where it stands.
+    span: Range<usize>,
+    square: bool,
+    /// The colons at its own level, and whether something stands before each.
+    colons: Vec<(Range<usize>, bool)>,
+    /// Something stands after the bracket or the last colon.
+    filled: bool,
+}
+
+#[derive(Default)]
+struct Edits {
+    edits: Vec<(Range<usize>, String)>,
+    open: Vec<Open>,
+    slices: bool,
+    /// The token before this one opened a block.
+    in_tag: bool,
+}
+
+impl Edits {
+    fn token(&mut self, token: &Token<'_>, span: Span) {
+        let span = span.start_offset as usize..span.end_offset as usize;
+        let in_tag = std::mem::replace(&mut self.in_tag, matches!(token, Token::BlockStart));
+        match token {
+            Token::Ident("generation") if in_tag => self.edits.push((span, "with".to_owned())),
+            Token::Ident("endgeneration") if in_tag => {
+                self.edits.push((span, "endwith".to_owned()));
+            }
+            Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => {
+                self.fill();
+                let square = matches!(token, Token::BracketOpen);
+                self.open.push(Open { span, square, colons: Vec::new(), filled: false });
+            }
+            Token::BracketClose | Token::ParenClose | Token::BraceClose => {
+                if let Some(open) = self.open.pop().filter(|open| open.square) {
+                    self.close(open, span);
+                }
+            }
+            Token::Colon => {
+                if let Some(open) = self.open.last_mut() {
+                    open.colons.push((span, open.filled));
+                    open.filled = false;
+                }
+            }
+            _ => self.fill(),
+        }
+    }
+
+    fn fill(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.filled = true;
+        }
+    }
+
+    /// A square bracket with colons of its own is a slice: lists have none.
+    fn close(&mut self, open: Open, span: Range<usize>) {
+        if open.colons.is_empty() || !self.slices {
+            return;
+        }
+        self.edits.push((open.span, format!(".{SLICE}(")));
+        for (colon, filled) in open.colons {
+            self.edits.push((colon, if filled { "," } else { "none," }.to_owned()));
+        }
+        self.edits.push((span, if open.filled { ")" } else { "none)" }.to_owned()));
+    }
+
+    fn apply(mut self, source: &str) -> String {
+        self.edits.sort_by_key(|(span, _)| span.start);
+        let mut rewritten = String::with_capacity(source.len() + 32);
+        let mut at = 0;
+        for (span, text) in self.edits {
+            rewritten.push_str(source.get(at..span.start).unwrap_or_default());
+            rewritten.push_str(&text);
+            at = span.end;
+        }
+        rewritten.push_str(source.get(at..).unwrap_or_default());
+        rewritten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rewrite;
+
+    #[test]
+    fn slices_become_calls_and_nothing_else_changes() {
+        for (source, expected) in [
+            ("{{ a[1:] }}", "{{ a.__slice__(1,none) }}"),
+            ("{{ a[:-1] }}", "{{ a.__slice__(none,-1) }}"),
+            ("{{ a[::-1] }}", "{{ a.__slice__(none,none,-1) }}"),
+            ("{{ a[:] }}", "{{ a.__slice__(none,none) }}"),
+            (
+                "{{ a[b[0]:c[1:]|length][2] }}",
+                "{{ a.__slice__(b[0],c.__slice__(1,none)|length)[2] }}",
+            ),
+            (
+                "{{ {'a': [1, {'b': 2}], 'c': d['e']}['a'][0] }}",
+                "{{ {'a': [1, {'b': 2}], 'c': d['e']}['a'][0] }}",
+            ),
+            ("a[1:] {# b[1:] #} {{ 'c[1:]' }}", "a[1:] {# b[1:] #} {{ 'c[1:]' }}"),
+            ("{% raw %}{{ a[1:] }}{% endraw %}", "{% raw %}{{ a[1:] }}{% endraw %}"),
+            ("é{{ 'ß'[é:] }", "é{{ 'ß'[é:] }"),
+        ] {
+            assert_eq!(rewrite(source), expected);
+        }
+    }
+
+    #[test]
+    fn generation_blocks_become_scopes() {
+        let source = "{%- generation -%}{{ generation }}{% endgeneration %}{% if generation %}";
+        let expected = "{%- with -%}{{ generation }}{% endwith %}{% if generation %}";
+        assert_eq!(rewrite(source), expected);
+    }
+}
