@@ -76,6 +76,8 @@ mod request;
 mod sink;
 #[cfg(feature = "prompts")]
 pub mod template;
+#[cfg(feature = "prompts")]
+pub mod tokens;
 mod tools;
 
 pub use error::{Bounded, Expected, RequestError, ScanError};
