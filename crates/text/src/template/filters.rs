@@ -69,6 +69,9 @@ fn add_filters(env: &mut Environment<'_>) {
     env.add_filter("length", length);
     env.add_filter("count", length);
     env.add_filter("items", items);
+    env.add_filter("dictsort", dictsort);
+    env.add_filter("int", int);
+    env.add_filter("float", float);
     env.add_filter("wordcount", |value: &Value| {
         Ok::<_, Error>(
             text(value)?.split(methods::is_space).filter(|word| !word.is_empty()).count(),
@@ -111,16 +114,9 @@ fn text(value: &Value) -> Result<Cow<'_, str>, Error> {
 /// `json.dumps` with `ensure_ascii=False`: the engine's filter, not Jinja's.
 fn tojson(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     const NAMES: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let mut given: [Option<Value>; 4] = Default::default();
-    if placed.len() > given.len() {
-        return Err(Error::from(ErrorKind::TooManyArguments));
-    }
-    for (place, (given, name)) in given.iter_mut().zip(NAMES).enumerate() {
-        let value = placed.get(place).cloned().or(named.get(name)?);
-        *given = value.filter(|value| !value.is_none());
-    }
-    named.assert_all_used()?;
-    let [ascii, indent, separators, sort_keys] = given;
+    let given = arguments(&placed, &named, NAMES)?;
+    let [ascii, indent, separators, sort_keys] =
+        given.map(|given| given.filter(|value| !value.is_none()));
     let mut dumps = Dumps {
         ascii: ascii.is_some_and(|value| value.is_true()),
         sort_keys: sort_keys.is_some_and(|value| value.is_true()),
@@ -219,20 +215,120 @@ fn indent(
     Ok(out)
 }
 
-fn default(
-    value: &Value,
-    other: Option<Value>,
-    boolean: Option<Value>,
-    named: Kwargs,
-) -> Result<Value, Error> {
-    let other: Option<Value> = other.or(named.get("default_value")?);
-    let boolean: Option<Value> = boolean.or(named.get("boolean")?);
-    named.assert_all_used()?;
+fn default(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [other, boolean] = arguments(&placed, &named, ["default_value", "boolean"])?;
     let falsy = boolean.is_some_and(|boolean| boolean.is_true()) && !value.is_true();
     if value.is_undefined() || falsy {
         return Ok(other.unwrap_or_else(|| Value::from("")));
     }
     Ok(value.clone())
+}
+
+/// Arguments by place or by name. A given none is a value, unlike with `Option` parameters.
+fn arguments<const N: usize>(
+    placed: &[Value],
+    named: &Kwargs,
+    names: [&str; N],
+) -> Result<[Option<Value>; N], Error> {
+    if placed.len() > N {
+        return Err(Error::from(ErrorKind::TooManyArguments));
+    }
+    let mut given = [const { None }; N];
+    for (place, (given, name)) in given.iter_mut().zip(names).enumerate() {
+        *given = match placed.get(place) {
+            Some(value) => Some(value.clone()),
+            None if named.has(name) => Some(named.get(name)?),
+            None => None,
+        };
+    }
+    named.assert_all_used()?;
+    Ok(given)
+}
+
+/// The number, or the default where there is none: what Python's `int` takes, and else the whole
+/// part of what its `float` takes.
+fn int(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [default, base] = arguments(&placed, &named, ["default", "base"])?;
+    defined(value)?;
+    let default = || default.unwrap_or_else(|| Value::from(0));
+    let base = base.and_then(|base| base.as_usize()).unwrap_or(10);
+    let Some(text) = value.as_str() else {
+        return Ok(match (value.kind(), python::float(value)) {
+            (ValueKind::Number, None) => value.clone(),
+            (ValueKind::Number, Some(number)) if number.is_finite() => {
+                Value::from(number.trunc() as i128)
+            }
+            (ValueKind::Bool, _) => Value::from(i32::from(value.is_true())),
+            _ if is_big(value) => value.clone(),
+            _ => default(),
+        });
+    };
+    let digits = text.trim_matches(methods::is_space).replace('_', "");
+    let (sign, digits) = match digits.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, digits.strip_prefix('+').unwrap_or(&digits)),
+    };
+    let prefix = match base {
+        2 => ["0b", "0B"],
+        8 => ["0o", "0O"],
+        _ => ["0x", "0X"],
+    };
+    let bare = prefix.iter().find_map(|prefix| digits.strip_prefix(prefix));
+    let bare = bare.filter(|_| matches!(base, 2 | 8 | 16)).unwrap_or(digits);
+    let radix = u32::try_from(base).ok().filter(|radix| (2..=36).contains(radix));
+    let whole = radix.filter(|_| !bare.starts_with(['+', '-']));
+    if let Some(number) = whole.and_then(|radix| i128::from_str_radix(bare, radix).ok()) {
+        return Ok(Value::from(sign * number));
+    }
+    let number = text.trim_matches(methods::is_space).parse().ok().filter(|n: &f64| n.is_finite());
+    Ok(number.map_or_else(default, |number| Value::from(number.trunc() as i128)))
+}
+
+fn defined(value: &Value) -> Result<(), Error> {
+    if value.is_undefined() { Err(Error::from(ErrorKind::UndefinedError)) } else { Ok(()) }
+}
+
+fn float(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [default] = arguments(&placed, &named, ["default"])?;
+    defined(value)?;
+    let number = match value.as_str() {
+        Some(text) => text.trim_matches(methods::is_space).replace('_', "").parse::<f64>().ok(),
+        None if value.kind() == ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        None => f64::try_from(value.clone()).ok(),
+    };
+    Ok(number.map_or_else(|| default.unwrap_or_else(|| Value::from(0.0)), Value::from))
+}
+
+fn dictsort(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let [case, by, reverse] = arguments(&placed, &named, ["case_sensitive", "by", "reverse"])?;
+    if value.kind() != ValueKind::Map {
+        let message = format!("a value of type {} is not a dict", value.kind());
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    let is_true = |given: Option<Value>| given.is_some_and(|value| value.is_true());
+    let (case, reverse) = (is_true(case), is_true(reverse));
+    let by_value = match by.as_ref().and_then(|by| by.as_str()) {
+        Some("value") => true,
+        Some("key") | None => false,
+        Some(_) => {
+            let message = "by must be key or value";
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+    };
+    let sort_key = |pair: &(Value, Value)| {
+        let part = if by_value { &pair.1 } else { &pair.0 };
+        match part.as_str() {
+            Some(text) if !case => Value::from(text.to_lowercase()),
+            _ => part.clone(),
+        }
+    };
+    let mut pairs: Vec<(Value, Value)> = python::pairs(value).collect();
+    pairs.sort_by_cached_key(sort_key);
+    if reverse {
+        // Python keeps equal ones in order when it reverses; keys differ but for their case.
+        pairs.reverse();
+    }
+    Ok(pairs.into_iter().map(Value::from).collect())
 }
 
 fn length(value: &Value) -> Result<usize, Error> {

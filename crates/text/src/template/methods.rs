@@ -4,6 +4,7 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::object::Method;
 use super::python;
 use super::slice::slice;
 
@@ -25,6 +26,9 @@ pub(super) const DICT: [&str; 11] = [
 /// What slices are rewritten to: see [`syntax`](super::syntax).
 pub(super) const SLICE: &str = "__slice__";
 
+/// What subscripts with the name of a method are rewritten to.
+pub(super) const ITEM: &str = "__getitem__";
+
 /// Calls a method of a value that brings none of its own.
 pub(super) fn call(
     state: &mut State<'_, '_>,
@@ -34,6 +38,13 @@ pub(super) fn call(
 ) -> Result<Value, Error> {
     if method == SLICE {
         return slice(value, args);
+    }
+    if let (ITEM, [name]) = (method, args) {
+        let member = value.get_item(name)?;
+        let name = name.as_str().unwrap_or_default();
+        let method = DICT.iter().find(|method| **method == name && member.is_undefined());
+        let method = method.filter(|_| value.kind() == ValueKind::Map);
+        return Ok(method.map_or(member, |method| Method::value(value.clone(), method)));
     }
     let found = match value.kind() {
         ValueKind::String => text(value.as_str().unwrap_or_default(), method, &Args::new(args))?,

@@ -34,6 +34,8 @@ mod json;
 mod methods;
 mod object;
 mod python;
+#[cfg(test)]
+mod render_tests;
 mod request;
 mod responses;
 mod resume;

@@ -87,8 +87,7 @@ impl Object for Dict {
     /// The attribute: methods hide members.
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         if let Some(name) = methods::DICT.iter().find(|name| **name == key) {
-            let receiver = Value::from_dyn_object(self.clone());
-            return Some(Value::from_object(Method { receiver, name }));
+            return Some(Method::value(Value::from_dyn_object(self.clone()), name));
         }
         self.get(key).cloned()
     }
@@ -119,6 +118,12 @@ impl Object for Dict {
 pub(super) struct Method {
     receiver: Value,
     name: &'static str,
+}
+
+impl Method {
+    pub(super) fn value(receiver: Value, name: &'static str) -> Value {
+        Value::from_object(Method { receiver, name })
+    }
 }
 
 impl Object for Method {

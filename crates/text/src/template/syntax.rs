@@ -3,6 +3,8 @@
 //! * `{% generation %}` blocks, which only mark the assistant's tokens, become scopes.
 //! * Slices become calls of a method, `a[1:]` is `a.__slice__(1, none, none)`: the library's own
 //!   slices differ from Python's for negative steps and give lazy values.
+//! * `a['items']` becomes `a.__getitem__('items')`, and likewise for the other methods of dicts:
+//!   a dict without that member gives its method, which counts as true.
 //!
 //! Rewriting adds and removes no line, so that errors name the lines of the original.
 
@@ -11,7 +13,7 @@ use std::ops::Range;
 use minijinja::machinery::{Span, Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
-use super::methods::SLICE;
+use super::methods::{DICT, ITEM, SLICE};
 
 /// The syntax of chat templates.
 pub(super) fn config() -> SyntaxConfig {
@@ -41,7 +43,19 @@ fn edited(source: &str, slices: bool) -> String {
     edits.apply(source)
 }
 
+/// Whether a bracket after the token is a subscript.
+fn ends_value(token: &Token<'_>) -> bool {
+    match token {
+        Token::Ident(word) => {
+            !matches!(*word, "and" | "else" | "elif" | "if" | "in" | "is" | "not" | "or")
+        }
+        Token::Str(_) | Token::String(_) => true,
+        _ => matches!(token, Token::BracketClose | Token::ParenClose | Token::BraceClose),
+    }
+}
+
 /// A bracket that is open.
+#[derive(Default)]
 struct Open {
     /// Where it stands.
     span: Range<usize>,
@@ -50,6 +64,10 @@ struct Open {
     colons: Vec<(Range<usize>, bool)>,
     /// Something stands after the bracket or the last colon.
     filled: bool,
+    /// It follows a value.
+    subscript: bool,
+    /// It holds the name of a method and nothing else so far.
+    method: bool,
 }
 
 #[derive(Default)]
@@ -59,12 +77,15 @@ struct Edits {
     slices: bool,
     /// The token before this one opened a block.
     in_tag: bool,
+    /// The token before this one ended a value.
+    after_value: bool,
 }
 
 impl Edits {
     fn token(&mut self, token: &Token<'_>, span: Span) {
         let span = span.start_offset as usize..span.end_offset as usize;
         let in_tag = std::mem::replace(&mut self.in_tag, matches!(token, Token::BlockStart));
+        let subscript = std::mem::replace(&mut self.after_value, ends_value(token));
         match token {
             Token::Ident("generation") if in_tag => self.edits.push((span, "with".to_owned())),
             Token::Ident("endgeneration") if in_tag => {
@@ -73,7 +94,8 @@ impl Edits {
             Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => {
                 self.fill();
                 let square = matches!(token, Token::BracketOpen);
-                self.open.push(Open { span, square, colons: Vec::new(), filled: false });
+                let open = Open { span, square, subscript, ..Open::default() };
+                self.open.push(open);
             }
             Token::BracketClose | Token::ParenClose | Token::BraceClose => {
                 if let Some(open) = self.open.pop().filter(|open| open.square) {
@@ -86,6 +108,13 @@ impl Edits {
                     open.filled = false;
                 }
             }
+            Token::Str(name) if DICT.contains(name) => {
+                let first = self.open.last().is_some_and(|open| !open.filled);
+                self.fill();
+                if let Some(open) = self.open.last_mut() {
+                    open.method = first;
+                }
+            }
             _ => self.fill(),
         }
     }
@@ -93,12 +122,18 @@ impl Edits {
     fn fill(&mut self) {
         if let Some(open) = self.open.last_mut() {
             open.filled = true;
+            open.method = false;
         }
     }
 
     /// A square bracket with colons of its own is a slice: lists have none.
     fn close(&mut self, open: Open, span: Range<usize>) {
-        if open.colons.is_empty() || !self.slices {
+        if !self.slices || open.colons.is_empty() && !(open.method && open.subscript) {
+            return;
+        }
+        if open.colons.is_empty() {
+            self.edits.push((open.span, format!(".{ITEM}(")));
+            self.edits.push((span, ")".to_owned()));
             return;
         }
         self.edits.push((open.span, format!(".{SLICE}(")));
@@ -141,6 +176,10 @@ mod tests {
                 "{{ {'a': [1, {'b': 2}], 'c': d['e']}['a'][0] }}",
                 "{{ {'a': [1, {'b': 2}], 'c': d['e']}['a'][0] }}",
             ),
+            ("{{ a['items'] }}", "{{ a.__getitem__('items') }}"),
+            ("{{ a[0]['get']['x'] }}", "{{ a[0].__getitem__('get')['x'] }}"),
+            ("{{ a in ['items'] }}", "{{ a in ['items'] }}"),
+            ("{{ a['items' + b] }}", "{{ a['items' + b] }}"),
             ("a[1:] {# b[1:] #} {{ 'c[1:]' }}", "a[1:] {# b[1:] #} {{ 'c[1:]' }}"),
             ("{% raw %}{{ a[1:] }}{% endraw %}", "{% raw %}{{ a[1:] }}{% endraw %}"),
             ("é{{ 'ß'[é:] }", "é{{ 'ß'[é:] }"),

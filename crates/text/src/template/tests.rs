@@ -1,10 +1,12 @@
-//! Every recorded rendering of a vLLM.
+//! Recorded renderings: of a vLLM, and of Jinja2 itself.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{ChatApi, ChatTemplate, ContentFormat};
+use super::json::{Json, Object};
+use super::python::Dumps;
+use super::{ChatApi, ChatTemplate, ContentFormat, object};
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vllm")).to_owned()
@@ -43,4 +45,142 @@ fn recorded_chats_render_to_the_recorded_texts() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Renders a line of `tests/jinja/cases.jsonl`; see `record.py` there.
+fn recorded_by_jinja(case: &Object, chats: &Object) -> Result<String, String> {
+    let text = |member| case.get(member).and_then(Json::as_text);
+    let (template, body) = match (text("file"), text("chat"), text("template")) {
+        (Some(file), Some(chat), _) => (jinja(file), chats.get(chat).unwrap().clone()),
+        (_, _, Some(template)) => {
+            let variables = case.get("variables").unwrap().clone();
+            let members =
+                [("messages", Json::List(Vec::new())), ("chat_template_kwargs", variables)];
+            (template.to_string(), Json::Object(members.into()))
+        }
+        _ => panic!("a case without a template: {case:?}"),
+    };
+    let mut text = String::new();
+    Dumps::default().write(&mut text, &object::value(&body), 0).unwrap();
+    let config = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#;
+    let template =
+        ChatTemplate::from_parts(&template, config).map_err(|error| error.to_string())?;
+    let rendered = template.render(ChatApi::Chat, text.as_bytes(), 1_722_470_405);
+    rendered.map(|rendered| rendered.text).map_err(|error| error.to_string())
+}
+
+fn jinja(file: &str) -> String {
+    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/jinja"));
+    std::fs::read_to_string(dir.join(file)).unwrap()
+}
+
+fn parsed(text: &str) -> Object {
+    match Json::parse(text.as_bytes()) {
+        Ok(Json::Object(object)) => object,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn templates_render_as_jinja_does() {
+    let chats = parsed(&jinja("chats.json"));
+    let mut failed = Vec::new();
+    for line in jinja("cases.jsonl").lines() {
+        let case = parsed(line);
+        let rendered = recorded_by_jinja(&case, &chats);
+        let expected = case.get("rendered").and_then(Json::as_text);
+        let same = match (&rendered, expected) {
+            (Ok(text), Some(expected)) => **text == **expected,
+            (Err(_), None) => true,
+            _ => false,
+        };
+        if !same {
+            failed.push(format!("{line}\n  is     {rendered:?}\n  not {expected:?}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The chat body of another interface, as a value.
+fn converted(api: ChatApi, body: &str) -> Result<String, String> {
+    let chat = super::to_chat(api, body.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8(chat).unwrap())
+}
+
+#[test]
+fn anthropic_requests_become_chats() {
+    let body = r#"{"model": "m", "max_tokens": 4, "stream": true,
+        "system": [{"type": "text", "text": "x-anthropic-billing-header: 1"},
+                   {"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}],
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "hm"}, {"type": "redacted_thinking", "data": "z"},
+                {"type": "text", "text": "calling"},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {"z": "\u00e9", "a": [1, 2.50]}},
+                {"type": "tool_use", "id": "t2", "name": "g", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": [
+                    {"type": "text", "text": "a"}, {"type": "text", "text": "b"},
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}]},
+                {"type": "tool_result", "tool_use_id": "t2", "content": "r"},
+                {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t3"}]}],
+        "tools": [{"name": "f", "description": "d", "input_schema": {"properties": {}}}, {"name": "g"}],
+        "output_config": {"effort": "low"}}"#;
+    let expected = concat!(
+        r#"{"model": "m", "messages": ["#,
+        r#"{"role": "system", "content": "Be brief."}, "#,
+        r#"{"role": "user", "content": "Hi"}, "#,
+        r#"{"role": "assistant", "reasoning": "hm", "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{\"z\": \"\\u00e9\", \"a\": [1, 2.5]}"}}, {"id": "t2", "type": "function", "function": {"name": "g", "arguments": "{}"}}], "content": "calling"}, "#,
+        r#"{"role": "tool", "tool_call_id": "t1", "content": "a\nb"}, "#,
+        r#"{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]}, "#,
+        r#"{"role": "tool", "tool_call_id": "t2", "content": "r"}, "#,
+        r#"{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}, "#,
+        r#"{"role": "tool", "tool_call_id": "t3", "content": ""}], "#,
+        r#""max_tokens": 4, "reasoning_effort": "low", "#,
+        r#""tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"properties": {}, "type": "object"}, "defer_loading": null}}, {"type": "function", "function": {"name": "g", "description": null, "parameters": {"type": "object"}, "defer_loading": null}}], "#,
+        r#""tool_choice": "auto"}"#,
+    );
+    assert_eq!(converted(ChatApi::Messages, body).as_deref(), Ok(expected));
+}
+
+#[test]
+fn anthropic_requests_render_as_the_chats_they_become() {
+    let template = ChatTemplate::load(&fixtures().join("model")).unwrap();
+    let body = r#"{"system": [{"type": "text", "text": "x-anthropic-billing-header: abc"},
+        {"type": "text", "text": "Be brief."}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}"#;
+    let rendered = template.render(ChatApi::Messages, body.as_bytes(), 0).unwrap();
+    let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!((rendered.text.as_str(), rendered.add_special_tokens), (expected, false));
+
+    let body = r#"{"instructions": "Be brief.", "input": "Hello"}"#;
+    let rendered = template.render(ChatApi::Responses, body.as_bytes(), 0).unwrap();
+    assert_eq!((rendered.text.as_str(), rendered.add_special_tokens), (expected, true));
+}
+
+#[test]
+fn inputs_of_responses_become_chats() {
+    let body = r#"{"model": "m", "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "q"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{\"a\":1}"},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "r"},
+        {"type": "message", "role": "assistant", "status": "incomplete",
+         "content": [{"type": "output_text", "text": "so"}]}],
+        "tools": [{"type": "function", "name": "f", "parameters": {}}, {"type": "web_search"}]}"#;
+    let expected = concat!(
+        r#"{"model": "m", "messages": ["#,
+        r#"{"role": "user", "content": [{"type": "input_text", "text": "q"}]}, "#,
+        r#"{"role": "assistant", "reasoning": "hm", "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{\"a\":1}"}, "type": "function"}, {"id": "c2", "function": {"name": "g", "arguments": "{}"}, "type": "function"}]}, "#,
+        r#"{"role": "tool", "content": "r", "tool_call_id": "c1"}, "#,
+        r#"{"role": "assistant", "content": "so"}], "#,
+        r#""add_generation_prompt": false, "continue_final_message": true, "add_special_tokens": true, "#,
+        r#""tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}"#,
+    );
+    assert_eq!(converted(ChatApi::Responses, body).as_deref(), Ok(expected));
+    let unknown = converted(ChatApi::Responses, r#"{"input": [], "previous_response_id": "r"}"#);
+    assert!(unknown.is_err_and(|error| error.starts_with("previous_response_id: ")));
 }
