@@ -3,12 +3,14 @@
 
 mod kinds;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use inlane_text::tokens::{Model, PromptApi, TokenCache, Tokenized};
 use proptest::prelude::*;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
@@ -22,8 +24,21 @@ fn recorded(cache: usize) -> Model {
 }
 
 fn lines(file: &Path) -> Vec<Value> {
+    texts(file).iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn texts(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).expect("a recording");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The text of a member: a [`Value`] would sort its keys.
+fn raw<'l>(line: &'l str, key: &str) -> &'l str {
+    let key = format!("\"{key}\": ");
+    let from = line.find(&key).expect("the member") + key.len();
+    let mut values = serde_json::Deserializer::from_str(&line[from..]).into_iter::<IgnoredAny>();
+    values.next().expect("a value").expect("JSON");
+    &line[from..from + values.byte_offset()]
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -92,6 +107,68 @@ fn recorded_generate_requests_carry_their_tokens() {
         }
     }
     panic!("no generate request was recorded");
+}
+
+/// The recorded model with this chat template, in a directory of its own.
+fn with_template(template: &str) -> Model {
+    let dir = tempfile::tempdir().expect("a directory");
+    for file in ["tokenizer.json", "tokenizer_config.json", "config.json"] {
+        fs::copy(fixtures().join("model").join(file), dir.path().join(file)).expect("copied");
+    }
+    fs::copy(fixtures().join(template), dir.path().join("chat_template.jinja")).expect("copied");
+    let cache = Arc::new(TokenCache::new(CACHE_BYTES));
+    Model::load("tiny", dir.path(), cache).expect("a model")
+}
+
+#[test]
+fn recorded_chats_have_their_tokens_cold_and_warm() {
+    let cases = texts(&fixtures().join("chat_cases.jsonl"));
+    let mut models = HashMap::new();
+    let mut compared = 0;
+    for _ in 0..2 {
+        for line in &cases {
+            let case: Value = serde_json::from_str(line).expect("JSON");
+            let template = case["template"].as_str().expect("a template").to_owned();
+            let new = || with_template(case["template"].as_str().expect("a template"));
+            let model = models.entry(template).or_insert_with(new);
+            let body = raw(line, "request");
+            let tokenized = model.tokenize_at(PromptApi::Chat, body.as_bytes(), 0);
+            if case["status"] == 200 {
+                let tokenized = tokenized.unwrap_or_else(|error| panic!("{}: {error}", case["id"]));
+                assert_eq!(tokenized.prompts, [ids(&case["token_ids"])], "{}", case["id"]);
+                compared += 1;
+            } else {
+                assert!(tokenized.is_err(), "{}", case["id"]);
+            }
+        }
+    }
+    assert_eq!(compared, 2 * 117);
+}
+
+#[test]
+fn recorded_runs_of_chats_have_their_tokens() {
+    let model = recorded(CACHE_BYTES);
+    let mut compared = 0;
+    for run in fs::read_dir(fixtures().join("runs")).expect("runs").flatten() {
+        for line in texts(&run.path().join("steps.jsonl")) {
+            let step: Value = serde_json::from_str(&line).expect("JSON");
+            let (request, answer) = (&step["request"], &step["response"]["json"]);
+            let Some(api) = request["path"].as_str().and_then(PromptApi::of_path) else { continue };
+            let rendered = answer["token_ids"].as_array();
+            let Some(expected) = answer["prompt_token_ids"].as_array().or(rendered) else {
+                continue;
+            };
+            let body = &request["body"];
+            if !api.is_chat() || body.get("chat_template").is_some() {
+                continue;
+            }
+            let tokenized = model.tokenize_at(api, raw(&line, "body").as_bytes(), 0);
+            let tokenized = tokenized.unwrap_or_else(|error| panic!("{}: {error}", step["id"]));
+            assert_eq!(tokenized.prompts, [ids(&Value::Array(expected.clone()))], "{}", step["id"]);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 30, "{compared} prompts compared");
 }
 
 /// A model and the plain tokenizer of one kind.

@@ -11,14 +11,8 @@ use super::error::LoadError;
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Files beside the tokenizer that decide tokens.
-const BESIDE: [&str; 6] = [
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-];
+const BESIDE: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json"];
 
 /// Holds further templates.
 const MORE_TEMPLATES: &str = "additional_chat_templates";

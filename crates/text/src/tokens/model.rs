@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokenizers::{AddedToken, Tokenizer};
@@ -13,7 +14,8 @@ use super::cache::TokenCache;
 use super::encoder::{Encoder, Work};
 use super::error::{LoadError, PromptError};
 use super::files::{self, Place};
-use super::prompt::{PromptApi, Tokenized, Truncation};
+use super::prompt::{PromptApi, Side, Tokenized, Truncation};
+use crate::template::{ChatApi, ChatTemplate, TemplateError, TruncationSide};
 
 /// Named tokens of `tokenizer_config.json`, which the tokenizer may lack.
 const NAMED: [&str; 7] =
@@ -33,13 +35,15 @@ const NO_LENGTH: u64 = 1_000_000_000_000_000;
 pub struct Model {
     name: String,
     encoder: Arc<Encoder>,
+    template: Result<ChatTemplate, String>,
     cache: Arc<TokenCache>,
     limit: Option<u64>,
 }
 
 impl Model {
     /// Loads the model in `dir`: `tokenizer.json`, and beside it `tokenizer_config.json`,
-    /// `config.json` and the chat template, if there.
+    /// `config.json` and the chat template, if there. A model whose template is broken is loaded
+    /// without: see [`template_error`](Self::template_error).
     ///
     /// Takes up to a second for vocabularies of 200,000 tokens.
     pub fn load(name: &str, dir: &Path, cache: Arc<TokenCache>) -> Result<Self, LoadError> {
@@ -47,7 +51,8 @@ impl Model {
         Self::load_from(name, &place, cache, None)
     }
 
-    /// The same, with the tokenizer of the model's state before, if it has not changed since.
+    /// The same, with the tokenizer of the model's state before, if it has not changed since. A
+    /// broken template is an error where the one before was none.
     pub(super) fn load_from(
         name: &str,
         place: &Place,
@@ -71,12 +76,23 @@ impl Model {
                 Arc::new(loaded.map_err(|why| LoadError::new(&path, why))?)
             }
         };
-        Ok(Self { name: name.to_owned(), encoder, cache, limit: limit(&config, &model) })
+        let template = ChatTemplate::load(&place.dir).map_err(|error| error.to_string());
+        if let (Err(why), true) = (&template, before.is_some_and(|before| before.template.is_ok()))
+        {
+            return Err(LoadError::new(&place.dir, why.as_str()));
+        }
+        let limit = limit(&config, &model);
+        Ok(Self { name: name.to_owned(), encoder, template, cache, limit })
     }
 
     /// The name it was loaded by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What is wrong with the chat template, `None` if it works or there is none.
+    pub fn template_error(&self) -> Option<&str> {
+        self.template.as_ref().err().map(String::as_str)
     }
 
     /// Tokens that prompt and answer may have together, by the model's own files.
@@ -95,9 +111,44 @@ impl Model {
     /// Blocks for as long as tokenizing takes: microseconds per kilobyte of text that was seen
     /// before, some 300 µs per kilobyte that was not.
     pub fn tokenize(&self, api: PromptApi, body: &[u8]) -> Result<Tokenized, PromptError> {
-        if api.is_chat() {
-            return Err(PromptError::NoTemplate);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.tokenize_at(api, body, i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// The same at a time in seconds since 1970, which templates may write into their prompt.
+    pub fn tokenize_at(
+        &self,
+        api: PromptApi,
+        body: &[u8],
+        now: i64,
+    ) -> Result<Tokenized, PromptError> {
+        let chat = match api {
+            PromptApi::Chat => Some(ChatApi::Chat),
+            PromptApi::Messages => Some(ChatApi::Messages),
+            PromptApi::Responses => Some(ChatApi::Responses),
+            _ => None,
+        };
+        match chat {
+            Some(chat) => self.chat(chat, body, now),
+            None => self.prompts(api, body),
         }
+    }
+
+    fn chat(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Tokenized, PromptError> {
+        let template = self.template.as_ref().map_err(|why| PromptError::Template(why.clone()))?;
+        let rendered = template.render(api, body, now).map_err(|error| failed(&error))?;
+        // Left is what a request without a side asks for; special tokens then stay.
+        let right = rendered.truncation_side == TruncationSide::Right;
+        let truncation =
+            Truncation { keep: rendered.truncate, side: right.then_some(Side::Right), output: 0 };
+        let mut tokenized = Tokenized::default();
+        let special = rendered.add_special_tokens;
+        let ids = self.text(&rendered.text, special, truncation, &mut tokenized.work)?;
+        tokenized.prompts.push(ids);
+        Ok(tokenized)
+    }
+
+    fn prompts(&self, api: PromptApi, body: &[u8]) -> Result<Tokenized, PromptError> {
         let body = Body::read(body, api.keys())?;
         let truncation = Truncation::of(&body);
         let special = body.add_special_tokens.unwrap_or(true);
@@ -142,6 +193,15 @@ impl Model {
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn failed(error: &TemplateError) -> PromptError {
+    match error {
+        TemplateError::Body { .. } => PromptError::Body(error.to_string()),
+        TemplateError::Media { .. } => PromptError::Media,
+        TemplateError::Missing { .. } => PromptError::NoTemplate,
+        _ => PromptError::Template(error.to_string()),
     }
 }
 

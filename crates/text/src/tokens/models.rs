@@ -73,6 +73,13 @@ pub enum Change {
         /// Its name.
         name: String,
     },
+    /// A model is new, but its chat template is broken: chats with it have no tokens.
+    Partly {
+        /// Its name.
+        name: String,
+        /// What is wrong with the template.
+        why: String,
+    },
     /// A model is gone.
     Removed {
         /// Its name.
@@ -88,6 +95,7 @@ impl fmt::Display for Change {
             }
             Self::Failed { name, error, serving: false } => write!(f, "model {name}: {error}"),
             Self::Loaded { name } => write!(f, "model {name}: loaded"),
+            Self::Partly { name, why } => write!(f, "model {name}: loaded without template: {why}"),
             Self::Removed { name } => write!(f, "model {name}: removed"),
         }
     }
@@ -161,8 +169,12 @@ impl Models {
             }
             changes.push(match loaded {
                 Ok(model) => {
+                    let why = model.template_error().map(str::to_owned);
                     table.insert(name.clone(), Arc::new(model));
-                    Change::Loaded { name }
+                    match why {
+                        Some(why) => Change::Partly { name, why },
+                        None => Change::Loaded { name },
+                    }
                 }
                 Err(error) => Change::Failed { serving: before.is_some(), name, error },
             });
