@@ -4,7 +4,7 @@
 CARGO ?= cargo
 PRODUCT := -p inlane-module -p inlane-control -p inlane-sim -p inlane-cli
 
-.PHONY: help build demo test bench cases verify clean deps
+.PHONY: help build demo test bench cases fixtures verify clean deps
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,11 @@ cases: ## Run acceptance cases: make cases FILES="a.json b.json"
 	@scripts/deps.sh build
 	@$(CARGO) run --release --locked --quiet -p inlane-integration --bin cases -- \
 	  $(or $(FILES),integration/cases/scheduling_cases.json)
+
+fixtures: ## Check recordings of a real engine: make fixtures DIR=...
+	@scripts/deps.sh build
+	@$(CARGO) run --release --locked --quiet -p inlane-integration --bin fixtures -- \
+	  $(or $(DIR),fixtures/vllm)
 
 bench: ## Micro and macro benchmarks; raw output under bench/results
 	@scripts/deps.sh build run bench

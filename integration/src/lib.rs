@@ -1,4 +1,5 @@
 //! Tests against real parts.
 
 pub mod cases;
+pub mod fixtures;
 pub mod scenario;

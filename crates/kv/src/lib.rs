@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+pub mod engine_hash;
 pub mod event;
 pub mod extras;
 pub mod frames;

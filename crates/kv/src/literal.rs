@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::mirror::Mirror;
 
 /// Maps of maps, without any thought of speed.
+///
+/// A key that several blocks of a slot have is no longer held when one of them is gone, as the Go
+/// scheduler has it.
 #[derive(Clone, Debug, Default)]
 pub struct LiteralMirror {
     blocks: BTreeMap<Place, Block>,
@@ -83,7 +86,13 @@ impl Mirror for LiteralMirror {
         if block.count > 0 {
             return false;
         }
-        self.blocks.remove(&place);
+        let gone = self.blocks.remove(&place).unwrap_or_default();
+        self.blocks.retain(|place, block| {
+            if (place.0, place.1) == (slot, tier) {
+                block.keys.retain(|key| !gone.keys.contains(key));
+            }
+            !block.keys.is_empty()
+        });
         true
     }
 
@@ -117,6 +126,15 @@ mod tests {
         assert!(!mirror.holds(3, 0, 2));
         assert!(!mirror.release(3, 0, 10));
         assert_eq!(mirror.len(3), 1);
+    }
+
+    #[test]
+    fn a_key_of_two_blocks_goes_with_either() {
+        let mut mirror = LiteralMirror::default();
+        mirror.hold(0, 0, &[10, 10, 20, 20], &[1, 2, 1, 3]);
+        assert!(mirror.release(0, 0, 20));
+        assert!(!mirror.holds(0, 0, 1));
+        assert!(mirror.holds(0, 0, 2));
     }
 
     #[test]

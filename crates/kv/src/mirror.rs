@@ -10,8 +10,8 @@ pub trait Mirror {
     /// many pairs found no room; none after the first of them is stored.
     fn hold(&mut self, slot: u16, tier: u8, engine: &[u64], keys: &[u64]) -> usize;
 
-    /// One count of an engine hash less; at zero the slot no longer holds its keys in that tier.
-    /// Returns whether it came to that; false too if the hash was not held.
+    /// One count of an engine hash less; at zero the slot no longer holds its keys in that tier,
+    /// not even those that another of its hashes has too. Returns whether it came to that; false too if the hash was not held.
     fn release(&mut self, slot: u16, tier: u8, engine: u64) -> bool;
 
     /// Appends the keys that belong to an engine hash of the slot, in any tier, in the order in

@@ -21,9 +21,9 @@ pub enum DecodeError {
     },
 
     /// The payload is not msgpack or ends too soon.
-    #[error("not msgpack from byte {offset} of {len}")]
+    #[error("not msgpack at byte {offset} of {len}")]
     NotMsgpack {
-        /// Bytes that could be read.
+        /// Bytes read, the offending one among them.
         offset: usize,
         /// Bytes of the payload.
         len: usize,
