@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use inlane_text::tokens::LoadError;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
@@ -22,6 +23,7 @@ use crate::{
     events::EventsError,
     pod::{Identity, InvalidName, Pod, PodError},
     server::{self, Command},
+    text::vocabulary::Vocabulary,
 };
 
 /// Where the pods of a cluster listen and run.
@@ -70,6 +72,8 @@ impl Cluster {
     pub fn start_with(config: Config, layout: Layout) -> Result<Self, StartError> {
         config.validate()?;
         let seed = config.seed.unwrap_or_else(|| crate::pod::unix_time().as_nanos() as u64);
+        let vocabulary = config.tokenizer.as_deref().map(Vocabulary::load).transpose()?;
+        let vocabulary = vocabulary.map(Arc::new);
         let config = Arc::new(config);
         let (stop, stopped) = watch::channel(false);
         let threads = layout.threads.get().min(layout.pods.get());
@@ -97,7 +101,8 @@ impl Cluster {
             let identity = Identity { name, address, offset, rank };
             let (commands, received) = mpsc::unbounded_channel();
             let seed = seed.wrapping_add(index as u64);
-            let pod = Arc::new(Pod::new(identity, Arc::clone(&config), seed, commands)?);
+            let pod = Pod::new(identity, Arc::clone(&config), vocabulary.clone(), seed, commands)?;
+            let pod = Arc::new(pod);
             handles.push(PodHandle { pod: Arc::clone(&pod) });
             work[index % threads].push(Serve { pod, listener, received });
         }
@@ -247,6 +252,9 @@ pub enum StartError {
     /// A pod name or namespace that is no header value.
     #[error(transparent)]
     Name(#[from] InvalidName),
+    /// There is no tokenizer where it should be.
+    #[error("cannot load the tokenizer: {0}")]
+    Tokenizer(#[from] LoadError),
     /// More pods than addresses or ports.
     #[error("there are not enough addresses or ports for so many pods")]
     NoAddress,

@@ -8,12 +8,17 @@ pub mod events;
 pub mod lora;
 pub mod tunables;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
+use inlane_kv::engine_hash::{Algorithm, DEFAULT_SEED, EngineHasher, ExtraForm};
 use serde::Serialize;
 
 use self::{duration::GoDuration, events::EventFlags, lora::LoraModule, tunables::Tunables};
+use crate::{engine::hash::Hashing, events::Dialect};
 
 /// See the [module](self). [`Config::default`] is what no flag at all means, except for the environment.
 #[derive(Args, Clone, Debug, PartialEq, Serialize)]
@@ -62,6 +67,10 @@ pub struct Config {
     /// Longest prompt and answer together, in tokens. The default lets large test bodies through.
     #[arg(long, default_value_t = 1 << 20, value_parser = at_least_one(), help_heading = MODEL)]
     pub max_model_len: u32,
+    /// Directory of the real model's tokenizer.json, tokenizer_config.json and chat template: prompts have the token
+    /// ids that a real server gives them [default: made-up ids].
+    #[arg(long, value_name = "DIR", help_heading = MODEL)]
+    pub tokenizer: Option<PathBuf>,
     /// What the answers say.
     #[arg(long, value_enum, default_value_t = Mode::Random, help_heading = MODEL)]
     pub mode: Mode,
@@ -88,6 +97,9 @@ pub struct Config {
     /// Tokens per block.
     #[arg(long, default_value = "16", value_parser = block_size, help_heading = CACHE)]
     pub block_size: u32,
+    /// How blocks are hashed [default: cbor-fnv; sha256 when cache events are published].
+    #[arg(long, value_enum, help_heading = CACHE)]
+    pub prefix_caching_hash_algo: Option<HashAlgorithm>,
     /// Seed of the block keys.
     #[arg(long, env = "PYTHONHASHSEED", hide_env_values = true, default_value = "", help_heading = CACHE)]
     pub hash_seed: String,
@@ -121,7 +133,57 @@ pub enum Mode {
     Random,
 }
 
+/// How the blocks of the cache are hashed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum HashAlgorithm {
+    /// As schedulers key their indexes.
+    #[serde(rename = "cbor-fnv")]
+    CborFnv,
+    /// As vLLM by default.
+    Sha256,
+    /// As vLLM.
+    #[value(name = "sha256_cbor")]
+    Sha256Cbor,
+    /// As vLLM.
+    Xxhash,
+    /// As vLLM.
+    #[value(name = "xxhash_cbor")]
+    XxhashCbor,
+}
+
 impl Config {
+    /// How the blocks of the pod with this seed are hashed.
+    pub(crate) fn hashing(&self, pod_seed: u64) -> Hashing {
+        let default = match self.events.settings() {
+            None => HashAlgorithm::CborFnv,
+            Some(_) => HashAlgorithm::Sha256,
+        };
+        let algorithm = match self.prefix_caching_hash_algo.unwrap_or(default) {
+            HashAlgorithm::CborFnv => return Hashing::cbor_fnv(&self.hash_seed),
+            HashAlgorithm::Sha256 => Algorithm::Sha256,
+            HashAlgorithm::Sha256Cbor => Algorithm::Sha256Cbor,
+            HashAlgorithm::Xxhash => Algorithm::Xxhash,
+            HashAlgorithm::XxhashCbor => Algorithm::XxhashCbor,
+        };
+        let dialect = self.events.kv_events_version;
+        let form = match dialect {
+            Dialect::V0_10 => ExtraForm::Numbered,
+            Dialect::V0_14 | Dialect::V0_18 => ExtraForm::Named,
+            Dialect::V0_20 | Dialect::V0_22 | Dialect::V0_24 => ExtraForm::Placed,
+            Dialect::V0_32 => ExtraForm::Tagged,
+        };
+        let fixed = dialect >= Dialect::V0_32
+            && matches!(algorithm, Algorithm::Sha256 | Algorithm::Sha256Cbor);
+        let seed = match &*self.hash_seed {
+            "" if fixed => DEFAULT_SEED.to_owned(),
+            // The engine takes random bytes then: another start in every pod.
+            "" => format!("{pod_seed}"),
+            seed => seed.to_owned(),
+        };
+        Hashing::Engine(EngineHasher::new(algorithm, form, &seed))
+    }
+
     /// Checks what the types alone do not exclude.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         self.tunables.validate()?;
@@ -154,6 +216,7 @@ impl Default for Config {
             lora_modules: Vec::new(),
             max_loras: 1,
             max_model_len: 1 << 20,
+            tokenizer: None,
             mode: Mode::Random,
             seed: None,
             max_num_seqs: 5,
@@ -161,6 +224,7 @@ impl Default for Config {
             enable_kvcache: true,
             kv_cache_size: 131_072,
             block_size: 16,
+            prefix_caching_hash_algo: None,
             hash_seed: String::new(),
             global_cache_hit_threshold: 0.0,
             events: EventFlags::default(),

@@ -2,8 +2,8 @@
 //!
 //! A block is either *referenced* by running sequences or *free*. A free block keeps its key, and with it the
 //! prefix it stands for, until it is handed out again; free blocks are handed out in the order in which they
-//! became free (least recently used first), blocks that were never used before any other. A sequence gives its
-//! blocks back last one first, so that the end of a prompt is forgotten before its beginning.
+//! became free (least recently used first), blocks without a key before any other. A sequence gives its blocks back
+//! last one first, so that the end of a prompt is forgotten before its beginning.
 //!
 //! Several blocks may carry one key (two sequences computed the same tokens): lookups use the oldest of them.
 //!
@@ -171,7 +171,12 @@ impl BlockCache {
             released.references = released.references.saturating_sub(1);
             if released.references == 0 {
                 self.referenced -= 1;
-                self.append(block.0);
+                // A block that holds nothing for anybody is the first to be used again.
+                if released.key.is_none() {
+                    self.prepend(block.0);
+                } else {
+                    self.append(block.0);
+                }
             }
         }
     }
@@ -281,6 +286,17 @@ impl BlockCache {
             tail => self.blocks[tail as usize].next = index,
         }
         self.tail = index;
+    }
+
+    fn prepend(&mut self, index: u32) {
+        let block = &mut self.blocks[index as usize];
+        block.previous = NIL;
+        block.next = self.head;
+        match self.head {
+            NIL => self.tail = index,
+            head => self.blocks[head as usize].previous = index,
+        }
+        self.head = index;
     }
 
     fn unlink(&mut self, index: u32) {

@@ -72,7 +72,8 @@ impl Model {
             self.held[at].2 -= 1;
             if self.held[at].2 == 0 {
                 let (block, key, _) = self.held.remove(at);
-                self.free.push((block, key));
+                let at = if key.is_none() { 0 } else { self.free.len() };
+                self.free.insert(at, (block, key));
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{cache::BlockCache, hash::BlockHash};
+use inlane_kv::engine_hash::Digest;
+
+use super::cache::BlockCache;
 
 /// One change of the cache, in the order in which changes happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,7 +25,7 @@ pub struct Stored {
     /// The blocks' keys.
     pub keys: Vec<u64>,
     /// The whole hashes that the keys are the ends of; empty where a key is the whole.
-    pub hashes: Vec<BlockHash>,
+    pub digests: Vec<Digest>,
     /// The blocks' tokens.
     pub tokens: Vec<u32>,
     /// Whose request it was.

@@ -1,55 +1,78 @@
 //! Keys of cache blocks.
 //!
-//! A key names a block *and everything before it*: FNV-1a (64 bit) over the canonical CBOR array
-//! `[parent key, tokens, null]`, with `[{"Hash": salt}]` in place of null for the first block of a salted prompt.
-//! The chain starts at a key made from the hash seed and the model name, so that
-//! two models (or two adapters) never share a block. This is the function by which schedulers index prompts,
-//! which makes the cache contents comparable with a scheduler's view of them.
+//! A key names a block *and everything before it*. It is the end of a hash over the key before it, the block's
+//! tokens, and what else distinguishes it: the adapter, and the salt of a prompt's first block. Pods hash either as
+//! the engine does that they stand for (which see: [`EngineHasher`]), or as schedulers key their indexes: FNV-1a
+//! (64 bit) over the canonical CBOR array `[parent key, tokens, null]`, with `[{"Hash": salt}]` in place of null for
+//! the first block of a salted prompt, and from a start made of the seed and the model's or adapter's name. That is
+//! quicker, and makes the cache comparable with a scheduler's view of it.
 
-/// The start of the chains of one model or adapter.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Root(u64);
+use std::sync::Arc;
 
-impl Root {
-    /// The start for `model`.
-    pub fn new(seed: &str, model: &str) -> Self {
-        let seed = seed.bytes().fold(Fnv::default(), Fnv::byte).0;
-        let hash = Fnv::default().byte(0x83).unsigned(seed).byte(NULL).text(model);
-        Self(hash.0)
+use inlane_kv::engine_hash::{BlockExtras, Digest, EngineHasher, Lora};
+
+/// How the blocks of a pod are hashed.
+#[derive(Clone, Copy, Debug)]
+pub enum Hashing {
+    /// As schedulers key their indexes, from this seed.
+    CborFnv {
+        /// The hash of the seed's text.
+        seed: u64,
+    },
+    /// As an engine does.
+    Engine(EngineHasher),
+}
+
+impl Hashing {
+    /// The scheduler's hashes.
+    pub fn cbor_fnv(seed: &str) -> Self {
+        Self::CborFnv { seed: seed.bytes().fold(Fnv::default(), Fnv::byte).0 }
+    }
+
+    /// The start of the chains of `model`, or of one of its adapters.
+    pub fn root(&self, model: &str, adapter: Option<Adapter>) -> Root {
+        match *self {
+            Self::CborFnv { seed } => {
+                let name = adapter.as_ref().map_or(model, |adapter| &adapter.name);
+                let hash = Fnv::default().byte(0x83).unsigned(seed).byte(NULL).text(name);
+                Root(Start::CborFnv(hash.0))
+            }
+            // The model is no part of an engine's hashes: it serves but one.
+            Self::Engine(hasher) => Root(Start::Engine(Box::new((hasher, adapter)))),
+        }
     }
 }
 
+/// The start of the chains of one model or adapter.
+#[derive(Clone, Debug)]
+pub struct Root(Start);
+
+#[derive(Clone, Debug)]
+enum Start {
+    CborFnv(u64),
+    Engine(Box<(EngineHasher, Option<Adapter>)>),
+}
+
+/// A LoRA adapter as engines hash it.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// The name that requests use.
+    pub name: Arc<str>,
+    /// Where it was loaded from.
+    pub path: Arc<str>,
+    /// Its number.
+    pub id: u64,
+}
+
 /// The keys of the leading blocks of one prompt and its answer.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Chain {
     root: Root,
     /// Separates this prompt from those with another salt; a part of its first block.
     salt: Option<Box<str>>,
     keys: Vec<u64>,
-    /// As many as keys, or none when keys are the whole.
-    hashes: Vec<BlockHash>,
-}
-
-/// The whole hash of a block.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BlockHash {
-    bytes: [u8; 32],
-    length: u8,
-}
-
-impl BlockHash {
-    /// A hash of at most 32 bytes; what is longer is cut off.
-    pub fn new(hash: &[u8]) -> Self {
-        let length = hash.len().min(32);
-        let mut bytes = [0; 32];
-        bytes[..length].copy_from_slice(&hash[..length]);
-        Self { bytes, length: length as u8 }
-    }
-
-    /// The hash as bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
+    /// The hashes that the keys are the ends of; none for those that are no longer than a key.
+    digests: Vec<Digest>,
 }
 
 impl Chain {
@@ -57,7 +80,7 @@ impl Chain {
     pub fn new(root: Root, salt: Option<&str>) -> Self {
         // An empty salt is none.
         let salt = salt.filter(|salt| !salt.is_empty()).map(Box::from);
-        Self { root, salt, keys: Vec::new(), hashes: Vec::new() }
+        Self { root, salt, keys: Vec::new(), digests: Vec::new() }
     }
 
     /// The keys so far.
@@ -66,26 +89,55 @@ impl Chain {
     }
 
     /// The whole hashes of the same blocks; none where a key is the whole.
-    pub fn hashes(&self) -> &[BlockHash] {
-        &self.hashes
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
     }
 
     /// Continues to `blocks` blocks of `size` tokens; `token` tells the token at a position.
     pub fn extend(&mut self, blocks: usize, size: usize, token: impl Fn(usize) -> u32) {
+        let (mut tokens, mut buffer) = (Vec::with_capacity(size), Vec::new());
         while self.keys.len() < blocks {
             let start = self.keys.len() * size;
-            let parent = self.keys.last().copied().unwrap_or(self.root.0);
-            let tokens = (start..start + size).map(&token);
-            let hash = Fnv::default().byte(0x83).unsigned(parent).head(ARRAY, size as u64);
-            let hash = tokens.fold(hash, |hash, token| hash.unsigned(u64::from(token)));
-            let hash = match &self.salt {
-                Some(salt) if self.keys.is_empty() => {
-                    hash.head(ARRAY, 1).head(MAP, 1).text("Hash").text(salt)
+            tokens.clear();
+            tokens.extend((start..start + size).map(&token));
+            let salt = self.salt.as_deref().filter(|_| self.keys.is_empty());
+            match &self.root.0 {
+                Start::CborFnv(root) => {
+                    let parent = self.keys.last().unwrap_or(root);
+                    self.keys.push(cbor_fnv(*parent, &tokens, salt));
                 }
-                _ => hash.byte(NULL),
-            };
-            self.keys.push(hash.0);
+                Start::Engine(engine) => {
+                    let (hasher, adapter) = &**engine;
+                    let lora = adapter.as_ref().map(|adapter| Lora {
+                        id: i64::try_from(adapter.id).unwrap_or(i64::MAX),
+                        name: &adapter.name,
+                        path: &adapter.path,
+                    });
+                    let extras = BlockExtras { lora, salt, ..BlockExtras::default() };
+                    let parent = self.digests.last().copied().unwrap_or_else(|| hasher.start());
+                    let digest = hasher.next(&parent, &tokens, &extras, &mut buffer);
+                    // Blocks of at most 128 tokens always have a hash.
+                    let Some(digest) = digest else { return };
+                    self.keys.push(digest.key());
+                    self.digests.push(digest);
+                }
+            }
         }
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::new(Hashing::cbor_fnv("").root("", None), None)
+    }
+}
+
+fn cbor_fnv(parent: u64, tokens: &[u32], salt: Option<&str>) -> u64 {
+    let hash = Fnv::default().byte(0x83).unsigned(parent).head(ARRAY, tokens.len() as u64);
+    let hash = tokens.iter().fold(hash, |hash, token| hash.unsigned(u64::from(*token)));
+    match salt {
+        Some(salt) => hash.head(ARRAY, 1).head(MAP, 1).text("Hash").text(salt).0,
+        None => hash.byte(NULL).0,
     }
 }
 
@@ -146,17 +198,24 @@ mod tests {
         tokens: &[u32],
         size: usize,
     ) -> Vec<u64> {
-        let mut chain = Chain::new(Root::new(seed, model), salt);
+        let mut chain = Chain::new(Hashing::cbor_fnv(seed).root(model, None), salt);
         chain.extend(tokens.len() / size, size, |at| tokens[at]);
         chain.keys().to_vec()
     }
 
+    fn root(seed: &str, model: &str) -> u64 {
+        match Hashing::cbor_fnv(seed).root(model, None).0 {
+            Start::CborFnv(root) => root,
+            Start::Engine(_) => unreachable!(),
+        }
+    }
+
     #[test]
     fn roots() {
-        assert_eq!(Root::new("", "m"), Root(11_374_735_546_233_341_228));
-        assert_eq!(Root::new("42", "m"), Root(13_673_417_957_312_747_559));
-        assert_eq!(Root::new("", ""), Root(155_877_178_866_718_358));
-        assert_eq!(Root::new("", "modèle/日本"), Root(4_798_607_406_299_676_697));
+        assert_eq!(root("", "m"), 11_374_735_546_233_341_228);
+        assert_eq!(root("42", "m"), 13_673_417_957_312_747_559);
+        assert_eq!(root("", ""), 155_877_178_866_718_358);
+        assert_eq!(root("", "modèle/日本"), 4_798_607_406_299_676_697);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl<L: Listener> Sequence<L> {
         Some(Event::Stored(Stored {
             parent: blocks.start.checked_sub(1).map(|before| self.chain.keys()[before]),
             keys: keys.to_vec(),
-            hashes: self.chain.hashes().get(blocks.clone()).unwrap_or_default().to_vec(),
+            digests: self.chain.digests().get(blocks.clone()).unwrap_or_default().to_vec(),
             tokens: (blocks.start * size..blocks.end * size).map(|at| self.token(at)).collect(),
             origin: Arc::clone(&self.origin),
         }))

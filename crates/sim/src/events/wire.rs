@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, hash_map};
 
+use inlane_kv::engine_hash::Digest;
+
 use super::Dialect;
 use crate::{
-    engine::{
-        events::{Event, Origin, Stored},
-        hash::BlockHash,
-    },
+    engine::events::{Event, Origin, Stored},
     ids::BuildIdHasher,
 };
 
@@ -25,11 +24,11 @@ pub(super) struct Style {
 
 /// The whole hashes of the blocks that are stored, by key; each with the number of blocks that have it.
 #[derive(Debug, Default)]
-pub(super) struct Digests(HashMap<u64, (BlockHash, u32), BuildIdHasher>);
+pub(super) struct Digests(HashMap<u64, (Digest, u32), BuildIdHasher>);
 
 impl Digests {
     fn learn(&mut self, stored: &Stored) {
-        for (key, hash) in stored.keys.iter().zip(&stored.hashes) {
+        for (key, hash) in stored.keys.iter().zip(&stored.digests) {
             self.0.entry(*key).or_insert((*hash, 0)).1 += 1;
         }
     }
@@ -149,7 +148,7 @@ fn hash(key: u64, style: &Style, out: &mut Vec<u8>) {
     match &style.digests {
         None => unsigned(key, out),
         Some(digests) => match digests.0.get(&key) {
-            Some((hash, _)) => bytes(hash.bytes(), out),
+            Some((hash, _)) => bytes(hash.as_bytes(), out),
             // The simulator's own hash is no longer than a key.
             None => bytes(&key.to_be_bytes(), out),
         },

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
+use inlane_kv::engine_hash::{Algorithm, BlockExtras, EngineHasher, ExtraForm};
 use serde_json::Value;
 
 use super::*;
@@ -46,7 +47,7 @@ fn event(json: &Value) -> Event {
             Event::Stored(Stored {
                 parent: json["parent_block_hash"].as_u64(),
                 keys: hashes().collect(),
-                hashes: vec![],
+                digests: vec![],
                 tokens: tokens.map(|token| token.as_u64().unwrap() as u32).collect(),
                 origin: Arc::new(Origin {
                     adapter,
@@ -109,11 +110,15 @@ fn older_versions_have_these_very_bytes() {
 
 #[test]
 fn whole_hashes_are_bytes() {
-    let stored = |key: u64, digest: u8| {
+    let hasher = EngineHasher::new(Algorithm::Xxhash, ExtraForm::Tagged, "");
+    let digest = |token: u32| {
+        hasher.next(&hasher.start(), &[token], &BlockExtras::default(), &mut vec![]).unwrap()
+    };
+    let stored = |key: u64, token: u32| {
         Event::Stored(Stored {
             parent: None,
             keys: vec![key],
-            hashes: vec![BlockHash::new(&[digest; 16])],
+            digests: vec![digest(token)],
             tokens: vec![],
             origin: Arc::default(),
         })
@@ -124,20 +129,20 @@ fn whole_hashes_are_bytes() {
         batch(&[event], 0.0, &mut style, &mut out);
         out
     };
-    let whole = |digest: u8| [&[0x91, 0xc4, 16][..], &[digest; 16]].concat();
+    let whole = |token: u32| [&[0x91, 0xc4, 16][..], digest(token).as_bytes()].concat();
     let holds = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
     // Two blocks with one hash: it is known until both are gone.
     for _ in 0..2 {
-        assert!(holds(&sent(stored(7, 0xaa)), &whole(0xaa)));
+        assert!(holds(&sent(stored(7, 1)), &whole(1)));
     }
     for _ in 0..2 {
-        assert!(holds(&sent(Event::Removed(7)), &whole(0xaa)));
+        assert!(holds(&sent(Event::Removed(7)), &whole(1)));
     }
     let short = [0x91, 0xc4, 8, 0, 0, 0, 0, 0, 0, 0, 7];
     assert!(holds(&sent(Event::Removed(7)), &short));
-    sent(stored(8, 0xbb));
+    sent(stored(8, 2));
     sent(Event::Cleared);
-    assert!(!holds(&sent(Event::Removed(8)), &whole(0xbb)));
+    assert!(!holds(&sent(Event::Removed(8)), &whole(2)));
 }
 
 #[test]

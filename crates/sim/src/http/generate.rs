@@ -9,7 +9,8 @@ use super::{
     answer::{self, Answer, Api, Usage},
     body::Payload,
     error::ApiError,
-    request::{self, Body, Prompt},
+    prompt,
+    request::{Body, Prompt},
     respond,
     stream::{self, EventStream},
 };
@@ -22,7 +23,7 @@ use crate::{
     },
     pod::{Pod, Running, Served, Ticket, unix_time},
     server::Connection,
-    text::{lengths, reply::Reply, tokenizer},
+    text::{lengths, reply::Reply},
 };
 
 /// The answer of `--lean`: 130 bytes, the size of a small real one.
@@ -105,7 +106,8 @@ impl Generation {
         let force_threshold = headers
             .get("x-cache-threshold-finish-reason")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-        let plan = Plan { pod, body: &body, served: &served, max_tokens, force_threshold };
+        let plan =
+            Plan { pod, api, bytes, body: &body, served: &served, max_tokens, force_threshold };
         let copies = usize::try_from(body.n.unwrap_or(1)).unwrap_or(1);
         let (jobs, prompt_tokens) = plan.jobs(copies, &mut rng)?;
         Ok(Self {
@@ -176,6 +178,8 @@ async fn ends(running: &[Running]) -> Vec<End> {
 /// How the jobs of one request are made.
 struct Plan<'a> {
     pod: &'a Arc<Pod>,
+    api: Api,
+    bytes: &'a [u8],
     body: &'a Body<'a>,
     served: &'a Served,
     max_tokens: Option<usize>,
@@ -199,35 +203,34 @@ impl Plan<'_> {
         let mut jobs = Vec::with_capacity(prompts * copies);
         let mut prompt_tokens = 0;
         let origin = Arc::new(self.origin());
-        let mut add = |prompt: Vec<u32>, echo: &dyn Fn() -> String, rng: &mut Rng| {
-            prompt_tokens += prompt.len();
-            let chain = self.chain(&prompt);
+        let tokens = prompt::tokens(self.pod, self.api, self.body, self.bytes)?;
+        for (index, tokens) in tokens.into_iter().enumerate() {
+            prompt_tokens += tokens.len();
+            let chain = self.chain(&tokens);
+            let echo = || self.said(index);
             // The last copy is not a copy.
-            for (prompt, chain) in std::iter::repeat_n((prompt, chain), copies) {
-                jobs.push(self.job(prompt, chain, &origin, echo, rng)?);
-            }
-            Ok::<_, ApiError>(())
-        };
-        if let Some(messages) = &self.body.messages {
-            let prompt = tokenizer::encode(&request::render(messages));
-            let last = || messages.last().map(|m| m.content.0.to_string()).unwrap_or_default();
-            add(prompt, &last, rng)?;
-        } else if let Some(prompts) = &self.body.prompt {
-            for prompt in &prompts.0 {
-                match prompt {
-                    Prompt::Text(text) => {
-                        add(tokenizer::encode(text), &|| text.to_string(), rng)?;
-                    }
-                    Prompt::Tokens(tokens) => add(tokens.clone(), &|| decimal(tokens), rng)?,
-                }
+            for (tokens, chain) in std::iter::repeat_n((tokens, chain), copies) {
+                jobs.push(self.job(tokens, chain, &origin, &echo, rng)?);
             }
         }
         Ok((jobs, prompt_tokens))
     }
 
+    /// What an echo repeats.
+    fn said(&self, prompt: usize) -> String {
+        if let Some(messages) = &self.body.messages {
+            return messages.last().map(|m| m.content.0.to_string()).unwrap_or_default();
+        }
+        match self.body.prompt.as_ref().and_then(|prompts| prompts.0.get(prompt)) {
+            Some(Prompt::Text(text)) => text.to_string(),
+            Some(Prompt::Tokens(tokens)) => decimal(tokens),
+            None => String::new(),
+        }
+    }
+
     /// Keys of the full blocks of a prompt.
     fn chain(&self, prompt: &[u32]) -> Chain {
-        let mut chain = Chain::new(self.served.root, self.body.cache_salt.as_deref());
+        let mut chain = Chain::new(self.served.root.clone(), self.body.cache_salt.as_deref());
         if self.pod.config.enable_kvcache {
             let size = self.pod.config.block_size as usize;
             chain.extend(prompt.len() / size, size, |at| prompt[at]);
@@ -257,7 +260,7 @@ impl Plan<'_> {
         if prompt.len() + wanted > limit {
             return Err(ApiError::too_long(limit, prompt.len(), wanted));
         }
-        let (reply, finish) = self.reply(limit - prompt.len(), echo, rng);
+        let (reply, finish) = self.reply(limit - prompt.len(), echo, rng)?;
         let transfer = self.body.kv_transfer_params.as_ref();
         let finish = match transfer {
             Some(params) if params.do_remote_decode == Some(true) => Finish::RemoteDecode,
@@ -295,24 +298,39 @@ impl Plan<'_> {
     }
 
     /// An answer of at most `room` tokens (except an echo, which is never cut), and how it ends.
-    fn reply(&self, room: usize, echo: &dyn Fn() -> String, rng: &mut Rng) -> (Reply, Finish) {
-        match (self.pod.config.mode, self.max_tokens) {
+    fn reply(
+        &self,
+        room: usize,
+        echo: &dyn Fn() -> String,
+        rng: &mut Rng,
+    ) -> Result<(Reply, Finish), ApiError> {
+        let vocabulary = self.pod.vocabulary.as_deref();
+        let random = |length: usize, rng: &mut Rng| match vocabulary {
+            Some(vocabulary) => vocabulary.random(length, rng),
+            None => Reply::random(length, rng),
+        };
+        Ok(match (self.pod.config.mode, self.max_tokens) {
             (Mode::Echo, limit) => {
-                let reply = Reply::echo(echo());
+                let reply = match vocabulary {
+                    Some(vocabulary) => vocabulary
+                        .echo(&echo())
+                        .map_err(|error| ApiError::bad_request(error.to_string()))?,
+                    None => Reply::echo(echo()),
+                };
                 let cut = limit.is_some_and(|limit| limit <= reply.len());
                 (reply, if cut { Finish::Length } else { Finish::Stop })
             }
             (Mode::Random, None) => {
                 let length = lengths::unlimited(room, rng);
-                (Reply::random(length, rng), Finish::Stop)
+                (random(length, rng), Finish::Stop)
             }
             (Mode::Random, Some(limit)) => {
                 let whole = self.body.ignore_eos == Some(true);
                 let length = if whole { limit } else { lengths::limited(limit, rng) };
                 let finish = if length == limit { Finish::Length } else { Finish::Stop };
-                (Reply::random(length, rng), finish)
+                (random(length, rng), finish)
             }
-        }
+        })
     }
 }
 

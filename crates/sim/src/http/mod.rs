@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod error;
 mod generate;
+mod prompt;
 mod request;
 mod respond;
 mod stream;
@@ -16,6 +17,7 @@ use std::{
 
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use serde::Deserialize;
+use serde_json::json;
 
 use self::{
     answer::Api,
@@ -27,7 +29,6 @@ use crate::{
     metrics::http::Exchange,
     pod::{LogEntry, Pod},
     server::Connection,
-    text::tokenizer,
 };
 
 /// What a path stands for.
@@ -41,6 +42,7 @@ enum Route {
     Models,
     Other,
     Ready,
+    Render(Api),
     ResetCache,
     Tokenize,
     UnloadLora,
@@ -52,6 +54,10 @@ impl Route {
         let post = match path {
             "/v1/chat/completions" => Some((Self::Generate(Api::Chat), "/v1/chat/completions")),
             "/v1/completions" => Some((Self::Generate(Api::Text), "/v1/completions")),
+            "/v1/chat/completions/render" => {
+                Some((Self::Render(Api::Chat), "/v1/chat/completions/render"))
+            }
+            "/v1/completions/render" => Some((Self::Render(Api::Text), "/v1/completions/render")),
             "/reset_prefix_cache" => Some((Self::ResetCache, "/reset_prefix_cache")),
             "/tokenize" => Some((Self::Tokenize, "/tokenize")),
             "/v1/load_lora_adapter" => Some((Self::LoadLora, "/v1/load_lora_adapter")),
@@ -139,6 +145,7 @@ async fn simple(
             let success = pod.life().engine.reset_cache();
             respond::json(StatusCode::OK, format!(r#"{{"success":{success}}}"#))
         }
+        Route::Render(api) => render(pod, api, body).unwrap_or_else(ApiError::into_response),
         Route::Tokenize => tokenize(pod, body).unwrap_or_else(ApiError::into_response),
         Route::LoadLora | Route::UnloadLora => {
             lora(pod, route, body).unwrap_or_else(ApiError::into_response)
@@ -170,15 +177,16 @@ async fn fault(pod: &Pod, connection: &Connection) -> Result<Option<ApiError>, R
 }
 
 fn tokenize(pod: &Pod, body: &[u8]) -> Result<Response<Payload>, ApiError> {
-    let body: request::Body<'_> = parse(body)?;
-    let tokens = match (&body.prompt, &body.messages) {
+    let fields: request::Body<'_> = parse(body)?;
+    let api = match (&fields.prompt, &fields.messages) {
         (Some(prompts), None) => match prompts.0.as_slice() {
-            [request::Prompt::Text(text)] => tokenizer::encode(text),
+            [request::Prompt::Text(_)] => Api::Text,
             _ => return Err(ApiError::bad_request("prompt must be a string")),
         },
-        (None, Some(messages)) => tokenizer::encode(&request::render(messages)),
+        (None, Some(_)) => Api::Chat,
         _ => return Err(ApiError::bad_request("exactly one of prompt and messages is needed")),
     };
+    let tokens = prompt::tokens(pod, api, &fields, body)?.pop().unwrap_or_default();
     let (length, count) = (pod.config.max_model_len, tokens.len());
     let ids: Vec<_> = tokens.iter().map(u32::to_string).collect();
     let ids = ids.join(",");
@@ -186,6 +194,28 @@ fn tokenize(pod: &Pod, body: &[u8]) -> Result<Response<Payload>, ApiError> {
         r#"{{"max_model_len":{length},"count":{count},"tokens":[{ids}],"token_strs":null}}"#
     );
     Ok(respond::json(StatusCode::OK, answer))
+}
+
+/// Only the token ids of a request.
+fn render(pod: &Pod, api: Api, body: &[u8]) -> Result<Response<Payload>, ApiError> {
+    let fields: request::Body<'_> = parse(body)?;
+    let model = fields.model.as_deref().unwrap_or_default();
+    let served = pod.models.find(model).ok_or_else(|| ApiError::unknown_model(model))?;
+    if served.adapter.is_some() {
+        return Err(ApiError::bad_request("prompts of LoRA adapters are not rendered"));
+    }
+    let (uuid, _) = pod.next_request();
+    let prompts = prompt::tokens(pod, api, &fields, body)?;
+    let rendered = prompts.iter().enumerate().map(|(index, ids)| match (api, prompts.len()) {
+        (Api::Chat, _) => json!({"request_id": format!("chatcmpl-{uuid}"), "token_ids": ids}),
+        (Api::Text, 1) => json!({"request_id": format!("cmpl-{uuid}"), "token_ids": ids}),
+        (Api::Text, _) => json!({"request_id": format!("cmpl-{uuid}-{index}"), "token_ids": ids}),
+    });
+    let rendered: Vec<_> = rendered.collect();
+    Ok(match api {
+        Api::Chat => respond::serialized(&rendered.first()),
+        Api::Text => respond::serialized(&rendered),
+    })
 }
 
 fn lora(pod: &Pod, route: Route, body: &[u8]) -> Result<Response<Payload>, ApiError> {

@@ -40,6 +40,7 @@ use crate::{
     },
     events::{EventsError, Place, Plan, Publisher},
     server::Command,
+    text::vocabulary::Vocabulary,
 };
 
 /// See the [module](self).
@@ -49,6 +50,8 @@ pub(crate) struct Pod {
     pub(crate) address: SocketAddr,
     pub(crate) config: Arc<Config>,
     pub(crate) models: Models,
+    /// The real tokenizer; without one, ids are made up.
+    pub(crate) vocabulary: Option<Arc<Vocabulary>>,
     /// Value of `x-inference-pod`, `-port` and `-namespace`.
     pub(crate) identity: [HeaderValue; 3],
     pub(crate) log: RequestLog,
@@ -84,6 +87,7 @@ impl Pod {
     pub(crate) fn new(
         identity: Identity,
         config: Arc<Config>,
+        vocabulary: Option<Arc<Vocabulary>>,
         seed: u64,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Result<Self, PodError> {
@@ -91,7 +95,7 @@ impl Pod {
         let header = |text: &str| {
             HeaderValue::from_str(text).map_err(|_| InvalidName { name: text.to_owned() })
         };
-        let models = Models::new(&config);
+        let models = Models::new(&config, seed);
         let place = Place { ip: address.ip(), port: address.port(), offset, rank };
         let mut events = Plan::new(&config, models.display(), place)?;
         let publisher = events.as_mut().map(Publisher::open).transpose()?;
@@ -114,6 +118,7 @@ impl Pod {
             address,
             config,
             models,
+            vocabulary,
             seed,
             commands,
             events,

@@ -11,7 +11,10 @@ use serde::Serialize;
 use super::unix_time;
 use crate::{
     config::{Config, lora::LoraModule},
-    engine::{events, hash::Root},
+    engine::{
+        events,
+        hash::{self, Hashing, Root},
+    },
 };
 
 /// See the [module](self).
@@ -21,7 +24,7 @@ pub(crate) struct Models {
     names: Vec<Arc<str>>,
     path: String,
     max_model_len: u32,
-    hash_seed: String,
+    hashing: Hashing,
     root: Root,
     adapters: RwLock<Vec<Adapter>>,
     /// Adapters loaded so far.
@@ -33,7 +36,7 @@ struct Adapter {
     name: Arc<str>,
     /// From 1, in the order of loading.
     id: u64,
-    path: String,
+    path: Arc<str>,
     root: Root,
 }
 
@@ -49,17 +52,18 @@ pub(crate) struct Served {
 }
 
 impl Models {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, seed: u64) -> Self {
+        let hashing = config.hashing(seed);
         let given = config.served_model_name.iter().map(|name| Arc::from(name.as_str()));
         let mut names: Vec<Arc<str>> = given.collect();
         if names.is_empty() {
             names.push(Arc::from(config.model.as_str()));
         }
         let models = Self {
-            root: Root::new(&config.hash_seed, &names[0]),
+            root: hashing.root(&names[0], None),
             path: config.model.clone(),
             max_model_len: config.max_model_len,
-            hash_seed: config.hash_seed.clone(),
+            hashing,
             adapters: RwLock::default(),
             loaded: AtomicU64::new(0),
             names,
@@ -79,7 +83,7 @@ impl Models {
     pub(crate) fn find(&self, name: &str) -> Option<Served> {
         if self.names.iter().any(|known| **known == *name) {
             let name = Arc::clone(&self.names[0]);
-            return Some(Served { name, adapter: None, root: self.root });
+            return Some(Served { name, adapter: None, root: self.root.clone() });
         }
         let adapters = self.adapters.read();
         let adapter = adapters.iter().find(|adapter| *adapter.name == *name)?;
@@ -87,18 +91,18 @@ impl Models {
         Some(Served {
             adapter: Some(events::Adapter { name: Arc::clone(&name), id: adapter.id }),
             name,
-            root: adapter.root,
+            root: adapter.root.clone(),
         })
     }
 
     /// Adds or replaces an adapter.
     pub(crate) fn load(&self, module: &LoraModule) {
-        let adapter = Adapter {
-            name: Arc::from(module.name.as_str()),
-            id: self.loaded.fetch_add(1, Ordering::Relaxed) + 1,
-            path: module.path.clone(),
-            root: Root::new(&self.hash_seed, &module.name),
-        };
+        let (name, path): (Arc<str>, Arc<str>) =
+            (Arc::from(module.name.as_str()), Arc::from(module.path.as_str()));
+        let id = self.loaded.fetch_add(1, Ordering::Relaxed) + 1;
+        let hashed = hash::Adapter { name: Arc::clone(&name), path: Arc::clone(&path), id };
+        let root = self.hashing.root(&self.names[0], Some(hashed));
+        let adapter = Adapter { name, id, path, root };
         let mut adapters = self.adapters.write();
         adapters.retain(|known| known.name != adapter.name);
         adapters.push(adapter);

@@ -1,5 +1,6 @@
-//! Text in and text out: the dummy tokenizer, answer lengths and answers.
+//! Text in and text out: the dummy tokenizer, real ones, answer lengths and answers.
 
 pub mod lengths;
 pub mod reply;
 pub mod tokenizer;
+pub mod vocabulary;

@@ -85,14 +85,16 @@ impl Reply {
         self.ends.get(index).map_or(self.text.len(), |&end| end as usize)
     }
 
-    fn push(&mut self, text: &str, id: u32) {
+    /// Adds a token with its text.
+    pub(super) fn push(&mut self, text: &str, id: u32) {
         self.text.push_str(text);
         self.ends.push(self.text.len() as u32);
         self.ids.push(id);
     }
 }
 
-const SENTENCES: [&str; 11] = [
+/// What random answers say.
+pub(super) const SENTENCES: [&str; 11] = [
     "A queue is a promise that somebody else will be patient. ",
     "The prefix you already know is the cheapest prompt to read. ",
     "Give a river a shorter way to the sea and it will not ask for directions. ",

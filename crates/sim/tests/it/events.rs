@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::support::{config, exactly, get, one, post};
 
 /// A configuration that publishes as `settings` says, with small blocks.
-fn publishing(settings: Value) -> Config {
-    let mut settings = settings;
+pub(crate) fn publishing(settings: &Value) -> Config {
+    let mut settings = settings.clone();
     settings["enable_kv_cache_events"] = true.into();
     let kv_events_config = Some(settings.to_string().parse().unwrap());
     let events = EventFlags { kv_events_config, ..EventFlags::default() };
@@ -17,16 +17,16 @@ fn publishing(settings: Value) -> Config {
 }
 
 fn anywhere() -> Config {
-    publishing(json!({"endpoint": "tcp://*:0", "replay_endpoint": "tcp://*:0"}))
+    publishing(&json!({"endpoint": "tcp://*:0", "replay_endpoint": "tcp://*:0"}))
 }
 
 /// Where a pod publishes and replays.
-fn source(address: SocketAddr) -> Value {
+pub(crate) fn source(address: SocketAddr) -> Value {
     let sources = get(address, "/kv_event_sources").json();
     sources.as_object().unwrap().values().next().unwrap().clone()
 }
 
-struct Message {
+pub(crate) struct Message {
     topic: String,
     sequence: u64,
     batch: Value,
@@ -35,9 +35,7 @@ struct Message {
 impl Message {
     fn new(frames: &[Vec<u8>]) -> Self {
         let [topic, sequence, payload] = frames else { panic!("{} frames", frames.len()) };
-        let mut rest = payload.as_slice();
-        let batch = decode(&mut rest);
-        assert!(rest.is_empty());
+        let batch = raw(payload);
         let sequence = u64::from_be_bytes(sequence.as_slice().try_into().unwrap());
         Self { topic: String::from_utf8(topic.clone()).unwrap(), sequence, batch }
     }
@@ -51,6 +49,14 @@ impl Message {
     fn event(&self, at: usize) -> &Value {
         &self.batch[1][at]
     }
+}
+
+/// A payload as it is written, names included.
+pub(crate) fn raw(payload: &[u8]) -> Value {
+    let mut rest = payload;
+    let batch = decode(&mut rest);
+    assert!(rest.is_empty());
+    batch
 }
 
 /// Enough of msgpack to read what the simulator writes.
@@ -81,7 +87,8 @@ fn decode(bytes: &mut &[u8]) -> Value {
         0xc0 => Value::Null,
         0xc4 => {
             let length = number(bytes, 1) as usize;
-            json!({"bytes": take(bytes, length)})
+            let hex = take(bytes, length).iter().map(|byte| format!("{byte:02x}"));
+            json!({"$bytes": hex.collect::<String>()})
         }
         0xcb => f64::from_bits(number(bytes, 8)).into(),
         head @ 0xcc..=0xcf => number(bytes, 1 << (head - 0xcc)).into(),
@@ -97,14 +104,14 @@ fn decode(bytes: &mut &[u8]) -> Value {
     }
 }
 
-struct Subscriber {
+pub(crate) struct Subscriber {
     socket: zmq::Socket,
     _context: zmq::Context,
 }
 
 impl Subscriber {
     /// Subscribes, and waits until the subscription is in force.
-    fn connect(endpoint: &str, ping: impl Fn()) -> (Self, Vec<Message>) {
+    pub(crate) fn connect(endpoint: &str, ping: impl Fn()) -> (Self, Vec<Message>) {
         let subscriber = Self::new(|socket| socket.connect(endpoint).unwrap());
         let seen = subscriber.join(ping);
         (subscriber, seen)
@@ -137,6 +144,12 @@ impl Subscriber {
             return None;
         }
         Some(Message::new(&self.socket.recv_multipart(0).unwrap()))
+    }
+
+    /// The payload of the next message, if it comes within ten seconds.
+    pub(crate) fn payload(&self) -> Option<Vec<u8>> {
+        let heard = self.socket.poll(zmq::POLLIN, 10_000).unwrap() > 0;
+        heard.then(|| self.socket.recv_multipart(0).unwrap().pop().unwrap())
     }
 
     fn expect(&self) -> Message {
@@ -310,7 +323,7 @@ fn a_subscriber_can_have_the_past_repeated() {
 #[test]
 fn old_versions_repeat_without_topic_and_keep_as_much_as_they_are_told() {
     let mut config = publishing(
-        json!({"endpoint": "tcp://*:0", "replay_endpoint": "tcp://*:0", "buffer_steps": 2}),
+        &json!({"endpoint": "tcp://*:0", "replay_endpoint": "tcp://*:0", "buffer_steps": 2}),
     );
     config.events.kv_events_version = inlane_sim::events::Dialect::V0_22;
     let (_cluster, address) = one(config);
@@ -354,7 +367,7 @@ fn a_revived_pod_starts_again_at_the_same_place() {
 fn a_pod_connects_to_a_central_subscriber() {
     let central = Subscriber::new(|socket| socket.bind("tcp://127.0.0.1:*").unwrap());
     let endpoint = central.socket.get_last_endpoint().unwrap().unwrap();
-    let config = publishing(json!({"endpoint": endpoint, "topic": "kv@pod-a@m"}));
+    let config = publishing(&json!({"endpoint": endpoint, "topic": "kv@pod-a@m"}));
     let (_cluster, address) = one(config);
     assert_eq!(source(address)["endpoint"], endpoint.as_str());
     let next = std::cell::Cell::new(0);
@@ -368,7 +381,7 @@ fn a_pod_connects_to_a_central_subscriber() {
 fn ranks_have_ports_and_numbers() {
     let path = std::env::temp_dir().join(format!("inlane-sim-events-{}", std::process::id()));
     let endpoint = format!("ipc://{}", path.display());
-    let mut config = publishing(json!({"endpoint": endpoint}));
+    let mut config = publishing(&json!({"endpoint": endpoint}));
     config.events.data_parallel_size = 2;
     let layout = Layout::new(std::num::NonZeroUsize::MIN);
     let cluster = Cluster::start_with(config, layout).unwrap();
@@ -393,7 +406,7 @@ fn nothing_is_published_unless_asked_for() {
 fn an_endpoint_that_is_taken_is_an_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let config = publishing(json!({"endpoint": format!("tcp://*:{port}")}));
+    let config = publishing(&json!({"endpoint": format!("tcp://*:{port}")}));
     let error = Cluster::start(config, 1).unwrap_err().to_string();
     assert!(error.contains(&format!("tcp://127.0.0.1:{port}")), "{error}");
 }

@@ -9,5 +9,6 @@ mod cluster;
 mod events;
 mod faults;
 mod metrics;
+mod recorded;
 mod streaming;
 mod support;
