@@ -294,3 +294,82 @@ fn update_text(hash: &mut Xxh64, text: &str) {
     hash.update(&(text.len() as u64).to_le_bytes());
     hash.update(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extras::Item;
+
+    fn hasher(algorithm: Algorithm, block: u32) -> Hasher {
+        Hasher::new(algorithm, "", NonZeroU32::new(block).unwrap())
+    }
+
+    fn keys(hasher: &Hasher, tokens: &[u32], extras: &Extras<'_>) -> Vec<u64> {
+        let mut keys = Vec::new();
+        hasher.extend(hasher.start("m"), tokens, extras, &mut keys);
+        keys
+    }
+
+    #[test]
+    fn words_are_hashed_as_their_bytes_would_be() {
+        for len in 0..70u32 {
+            let tokens: Vec<u32> = (0..len).map(|at| at.wrapping_mul(0x9e37_79b9)).collect();
+            let bytes: Vec<u8> = 77u64
+                .to_le_bytes()
+                .into_iter()
+                .chain(tokens.iter().flat_map(|t| t.to_le_bytes()))
+                .collect();
+            assert_eq!(xxh64_words(77, &tokens), xxh64(&bytes, 0), "{len} tokens");
+        }
+    }
+
+    #[test]
+    fn an_item_changes_the_keys_from_its_first_block_on() {
+        let tokens: Vec<u32> = (0..20).collect();
+        let items = [
+            Item { start: 4, end: 9, identifier: "a" },
+            Item { start: 9, end: 10, identifier: "b" },
+        ];
+        for algorithm in [Algorithm::CborFnv, Algorithm::Xxh64] {
+            let hasher = hasher(algorithm, 4);
+            let plain = keys(&hasher, &tokens, &Extras::NONE);
+            let found = keys(&hasher, &tokens, &Extras::new(&items, None));
+            assert_eq!(plain.iter().zip(&found).take_while(|(a, b)| a == b).count(), 1);
+            // Each block by itself, with what lies in it.
+            let mut parent = hasher.start("m");
+            for (index, extras) in
+                [&items[..0], &items[..1], &items, &items[..0]].iter().enumerate()
+            {
+                let inside: Vec<Item<'_>> =
+                    extras.iter().map(|item| Item { start: 0, end: 4, ..*item }).collect();
+                let mut next = Vec::new();
+                let block = &tokens[index * 4..][..4];
+                hasher.extend(parent, block, &Extras::new(&inside, None), &mut next);
+                assert_eq!(next, found[index..=index], "block {index}");
+                parent = next[0];
+            }
+        }
+    }
+
+    #[test]
+    fn a_salt_is_in_the_first_key_after_the_items() {
+        let tokens = [1, 2, 3, 4];
+        let item = |identifier| Item { start: 0, end: 1, identifier };
+        for algorithm in [Algorithm::CborFnv, Algorithm::Xxh64] {
+            let hasher = hasher(algorithm, 2);
+            let salted = keys(&hasher, &tokens, &Extras::new(&[item("a")], Some("s")));
+            let items = [item("a"), item("s")];
+            assert_eq!(salted, keys(&hasher, &tokens, &Extras::new(&items, None)));
+            let unsalted = keys(&hasher, &tokens, &Extras::new(&[], Some("")));
+            assert_eq!(unsalted, keys(&hasher, &tokens, &Extras::NONE));
+        }
+    }
+
+    #[test]
+    fn names_lead_back_to_their_algorithms() {
+        for algorithm in [Algorithm::CborFnv, Algorithm::Xxh64] {
+            assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
+        }
+        assert_eq!(Algorithm::from_name("sha256"), None);
+    }
+}

@@ -266,6 +266,35 @@ mod tests {
         assert_eq!(Algorithm::from_name("builtin"), None);
     }
 
+    /// By `hashlib` and `pickle` of Python, as vLLM puts the tuples together.
+    #[test]
+    fn every_version_writes_extras_in_its_own_way() {
+        let lora = Some(Lora { id: 3, name: "sql", path: "p/sql" });
+        let (salt, embeds) = (Some("salt-b"), Some(&[1; 32][..]));
+        let media = &[("img-a", 5), ("img-b", -6)];
+        for (form, extras, expected) in [
+            (
+                ExtraForm::Numbered,
+                BlockExtras { lora, media: &media[..1], salt, embeds: None },
+                "d85af76c50399b34df4980d159b144b2d94f24939a6c31f502dbcd588b543978",
+            ),
+            (
+                ExtraForm::Named,
+                BlockExtras { lora, media: &media[..1], salt, embeds },
+                "e6574b8873af84e34e343506610dc0c3c4e48ce6b8c7badaff614523d45ecef3",
+            ),
+            (
+                ExtraForm::Tagged,
+                BlockExtras { lora, media, salt, embeds },
+                "94b53abf4a5097a9f8d2edb7a00305c59a02f59af7e7569d7eaff7e579337b7a",
+            ),
+        ] {
+            let hasher = EngineHasher::new(Algorithm::Sha256, form, "42");
+            let hash = hasher.next(&hasher.start(), &[1, 2], &extras, &mut Vec::new());
+            assert_eq!(format!("{:?}", hash.unwrap()), expected, "{form:?}");
+        }
+    }
+
     #[test]
     fn a_pickle_longer_than_a_frame_is_refused() {
         let hasher = EngineHasher::new(Algorithm::Xxhash, ExtraForm::Tagged, "0");
