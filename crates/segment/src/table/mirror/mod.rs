@@ -52,9 +52,11 @@ mod pages;
 mod reader;
 mod recover;
 mod regions;
+mod release;
 mod runs;
 mod sets;
 mod spec;
+mod store;
 mod word;
 mod writer;
 

@@ -71,7 +71,7 @@ fn is_possible<M: Words>(table: &Table<M>, holders: Holders) -> bool {
         Kind::Free => false,
         Kind::Inline => {
             let mut last = None;
-            let rising = |slot| last.replace(slot) < Some(slot);
+            let rising = |slot| last.replace(slot) <= Some(slot);
             let slots = table.layout.slots;
             holders.lanes().next().is_some()
                 && holders.lanes().all(|slot| usize::from(slot) < slots)
@@ -153,7 +153,11 @@ fn recount<M: WordsMut>(writer: &mut MirrorWriter<M>) {
         }
         blocks += 1;
         let tier = usize::from(holders.tier());
+        let mut last = None;
         table.for_each_member(holders.set(), |slot| {
+            if last.replace(slot) == Some(slot) {
+                return;
+            }
             counts[tier] += 1;
             if let Some(is) = slots.get_mut(usize::from(slot)) {
                 is.held += 1;

@@ -1,9 +1,11 @@
 //! Sets of holders, shared between blocks.
 //!
-//! Up to three slots are in the holders word itself, in ascending order. Larger sets are records: a
-//! list in ascending order, or a bitmap where that is no larger. Equal sets are one record, found
-//! by the hash of its members, with a private count of the entries that refer to it; so two words
-//! are equal if and only if the sets are. A record is not changed while it is referred to. One that
+//! A slot is in a set as often as it holds the block (under the entry's own hash): counts above
+//! one are nothing but the slot once more, and a reader does not notice. Up to three slots are in
+//! the holders word itself, in ascending order. Larger sets are records: a list in ascending order,
+//! or, if nobody counts twice, a bitmap where that is no larger. Equal sets are one record, found by
+//! the hash of its members, with a private count of the entries that refer to it; so two words are
+//! equal if and only if the sets are. A record is not changed while it is referred to. One that
 //! nobody refers to any more waits until the epoch has moved twice.
 //!
 //! The exception: when the arena is full and a set with a single reference loses a member, it loses
@@ -14,7 +16,6 @@ use std::sync::atomic::Ordering::Release;
 use super::super::arena::Cell;
 use super::super::holders::{Holders, INLINE_LANES, Kind, LIST_CLASSES, Record, Shape};
 use super::super::layout::{Layout, MAX_SLOTS, PAGE_UNITS};
-use super::super::membership::Full;
 use super::super::memory::Table;
 use super::cells::Cells;
 use super::pages::{For, Pages};
@@ -23,7 +24,7 @@ use crate::words::{Words, WordsMut};
 
 const LANES: usize = 4;
 const MAX_WORDS: usize = MAX_SLOTS / 64;
-/// Transitions remembered: two slots' worth of the sets along a chain.
+/// Changes remembered: enough for the sets along a chain.
 const MEMO: usize = 4;
 
 #[derive(Debug)]
@@ -33,9 +34,14 @@ pub(super) struct Sets {
     interned: Cells,
     memo: [Memo; MEMO],
     next_memo: usize,
+    counted: Counted,
+    /// Members of the set that is being made, reused.
+    members: Vec<u16>,
     records: usize,
     /// Given up in this epoch, and in the one before.
     waiting: [Vec<Record>; 2],
+    /// Arena units of the former.
+    young_units: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,23 +50,58 @@ struct Meta {
     refs: u32,
     hash: u32,
     len: u16,
+    /// Of these, slots that are in it again.
+    again: u16,
     shape: Option<Shape>,
 }
 
-/// The set that comes of another by a slot more or less.
-#[derive(Clone, Copy, Debug, Default)]
+/// What becomes of a set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    /// A slot is in it once more.
+    Add(u16),
+    /// A slot is in it no more.
+    Drop(u16),
+    /// Every slot is in it once.
+    Once,
+    /// A slot is in it once less.
+    Take(u16),
+}
+
+/// Why there is no such set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoSet {
+    /// The arena is full.
+    Full,
+    /// Too many slots for a list, and some of them count twice.
+    Crowded,
+}
+
+/// A set that comes of another by a change.
+#[derive(Clone, Copy, Debug)]
 struct Memo {
     from: u64,
+    change: Change,
     to: u64,
-    slot: u16,
-    add: bool,
 }
+
+/// How often a slot is in a set.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    from: u64,
+    slot: u16,
+    times: u32,
+}
+
+const FORGOTTEN: Memo = Memo { from: 0, change: Change::Once, to: 0 };
 
 /// A set as it will lie in a record.
 struct Content {
     words: [u64; MAX_WORDS],
     shape: Shape,
     len: u16,
+    /// Slots that are in it again, each time.
+    again: u16,
     hash: u32,
 }
 
@@ -69,69 +110,53 @@ impl Sets {
         Self {
             meta: (0..layout.pages).map(|_| None).collect(),
             interned: Cells::new(64, layout.units(), layout.seed),
-            memo: [Memo::default(); MEMO],
+            memo: [FORGOTTEN; MEMO],
             next_memo: 0,
+            counted: Counted::default(),
+            members: Vec::new(),
             records: 0,
             waiting: [Vec::new(), Vec::new()],
+            young_units: 0,
         }
     }
 
-    /// The set with one slot more. The same set if the slot is in it already.
+    /// The set after a change. A free word if nobody is left.
     #[inline]
-    pub(super) fn with<M: WordsMut>(
+    pub(super) fn changed<M: WordsMut>(
         &mut self,
         table: &Table<M>,
         pages: &mut Pages,
         set: Holders,
-        slot: u16,
-    ) -> Result<Holders, Full> {
-        if let Some(to) = self.remembered(set, slot, true) {
-            return Ok(to);
+        change: Change,
+    ) -> Result<Holders, NoSet> {
+        let memo = self.memo.iter().find(|memo| memo.from == set.0 && memo.change == change);
+        if let Some(memo) = memo {
+            return Ok(Holders(memo.to));
         }
-        if table.is_member(set, slot) {
-            self.remember(set, slot, true, set);
-            return Ok(set);
-        }
-        let to = match inline(set, Some(slot), None) {
-            Some(to) => to,
-            None => self.record(table, pages, set, slot, For::Adding)?,
-        };
-        self.remember(set, slot, true, to);
+        let to = self.change(table, pages, set, change)?;
+        self.memo[self.next_memo] = Memo { from: set.0, change, to: to.0 };
+        self.next_memo = (self.next_memo + 1) % MEMO;
         Ok(to)
     }
 
-    /// The set without one of its slots.
+    /// How often the slot is in the set.
     #[inline]
-    pub(super) fn without<M: WordsMut>(
-        &mut self,
-        table: &Table<M>,
-        pages: &mut Pages,
-        set: Holders,
-        slot: u16,
-    ) -> Result<Holders, Full> {
-        if let Some(to) = self.remembered(set, slot, false) {
-            return Ok(to);
+    pub(super) fn times<M: Words>(&mut self, table: &Table<M>, set: Holders, slot: u16) -> u32 {
+        if (self.counted.from, self.counted.slot) == (set.0, slot) {
+            return self.counted.times;
         }
-        let small = match set.kind() {
-            Kind::Record(record) if usize::from(self.meta(record).len) > INLINE_LANES + 1 => None,
-            Kind::Record(_) => {
-                let (mut members, mut len) = ([0; INLINE_LANES], 0);
-                table.for_each_member(set, |member| {
-                    if member != slot && len < INLINE_LANES {
-                        members[len] = member;
-                        len += 1;
-                    }
-                });
-                Some(lanes(&members[..len]))
+        let times = match set.kind() {
+            Kind::Record(Record { shape: Shape::Bitmap, .. }) => {
+                u32::from(table.is_member(set, slot))
             }
-            _ => inline(set, None, Some(slot)),
+            _ => {
+                let mut times = 0;
+                table.for_each_member(set, |member| times += u32::from(member == slot));
+                times
+            }
         };
-        let to = match small {
-            Some(to) => to,
-            None => self.record(table, pages, set, slot, For::Removing)?,
-        };
-        self.remember(set, slot, false, to);
-        Ok(to)
+        self.counted = Counted { from: set.0, slot, times };
+        times
     }
 
     /// Takes a slot out of a record without room for another one. Whether that was possible: the
@@ -146,9 +171,12 @@ impl Sets {
         if self.meta(record).refs != 1 {
             return false;
         }
-        let hash = self.meta(record).hash;
+        let (hash, times) = (self.meta(record).hash, self.times(table, set, slot));
+        if times == 0 {
+            return false;
+        }
         self.interned.remove(u64::from(hash), record.unit);
-        self.memo = [Memo::default(); MEMO];
+        (self.memo, self.counted) = ([FORGOTTEN; MEMO], Counted::default());
         let first = table.layout.arena_word(record.unit);
         match record.shape {
             Shape::Bitmap => {
@@ -167,15 +195,16 @@ impl Sets {
             }
         }
         if let Some(meta) = self.meta_mut(record) {
-            meta.len -= 1;
-            meta.hash ^= mix(slot);
+            meta.len -= times as u16;
+            meta.again -= times as u16 - 1;
+            meta.hash = meta.hash.wrapping_sub(mix(slot).wrapping_mul(times));
         }
         true
     }
 
     /// An entry refers to `to` and no longer to `from`.
     #[inline]
-    pub(super) fn moved(&mut self, from: Holders, to: Holders) {
+    pub(super) fn moved(&mut self, layout: &Layout, from: Holders, to: Holders) {
         if let Kind::Record(record) = to.kind()
             && let Some(meta) = self.meta_mut(record)
         {
@@ -186,17 +215,8 @@ impl Sets {
         {
             meta.refs -= 1;
             if meta.refs == 0 {
-                self.give_up(record);
+                self.give_up(layout, record);
             }
-        }
-    }
-
-    /// Forgets a record that was made and is not referred to after all.
-    pub(super) fn discard(&mut self, set: Holders) {
-        if let Kind::Record(record) = set.kind()
-            && self.meta(record).refs == 0
-        {
-            self.give_up(record);
         }
     }
 
@@ -216,16 +236,16 @@ impl Sets {
             if known.shape != Some(record.shape) {
                 return false;
             }
-            self.moved(Holders(0), Holders::record(record, None, 0));
+            self.moved(&table.layout, Holders(0), Holders::record(record, None, 0));
             return true;
         }
-        let Some((len, hash, canonical)) = sound(table, record) else { return false };
+        let Some((meta, canonical)) = sound(table, record) else { return false };
         if !pages.claim(Cell::Record(record.shape), record.unit) {
             return false;
         }
-        self.enter(record, Meta { refs: 1, hash, len, shape: Some(record.shape) });
-        if canonical && self.interned_like(table, record, hash).is_none() {
-            self.intern(hash, record.unit);
+        self.enter(record, meta);
+        if canonical && self.interned_like(table, record, meta.hash).is_none() {
+            self.intern(meta.hash, record.unit);
         }
         true
     }
@@ -238,6 +258,7 @@ impl Sets {
         }
         self.waiting.swap(0, 1);
         self.waiting[0] = ready;
+        self.young_units = 0;
     }
 
     /// Records that wait for the epoch to move.
@@ -245,9 +266,9 @@ impl Sets {
         self.waiting[0].len() + self.waiting[1].len()
     }
 
-    /// Records given up in this epoch.
-    pub(super) fn young(&self) -> usize {
-        self.waiting[0].len()
+    /// Arena units given up in this epoch.
+    pub(super) fn young_units(&self) -> usize {
+        self.young_units
     }
 
     /// Private bytes for the records in use.
@@ -255,65 +276,72 @@ impl Sets {
         self.records * size_of::<Meta>() + self.interned.bytes()
     }
 
-    /// The record of `set` with `slot` more or less: one that exists, or a new one.
-    fn record<M: WordsMut>(
+    fn change<M: WordsMut>(
         &mut self,
         table: &Table<M>,
         pages: &mut Pages,
         set: Holders,
-        slot: u16,
-        purpose: For,
-    ) -> Result<Holders, Full> {
-        let content = self.content(table, set, slot, purpose == For::Adding);
+        change: Change,
+    ) -> Result<Holders, NoSet> {
+        let content = match self.bits(table, set, change) {
+            Some(content) => content,
+            None => {
+                let mut members = std::mem::take(&mut self.members);
+                members.clear();
+                table.for_each_member(set, |slot| members.push(slot));
+                apply(&mut members, change);
+                let content = match members.len() {
+                    0..=INLINE_LANES => Err(lanes(&members)),
+                    _ => Ok(Content::new(&table.layout, &members)),
+                };
+                self.members = members;
+                match content {
+                    Ok(content) => content?,
+                    Err(inline) => return Ok(inline),
+                }
+            }
+        };
         if let Some(unit) = self.equal(table, &content) {
             return Ok(Holders::record(Record { shape: content.shape, unit }, None, 0));
         }
+        let purpose = if matches!(change, Change::Add(_)) { For::Adding } else { For::Removing };
         let cell = Cell::Record(content.shape);
-        let unit = pages.allocate(table, cell, purpose).ok_or(Full)?;
+        let unit = pages.allocate(table, cell, purpose).ok_or(NoSet::Full)?;
         let words = content.shape.words(&table.layout);
         table.words.store_run(table.layout.arena_word(unit), &content.words[..words]);
         let record = Record { shape: content.shape, unit };
-        let Content { hash, len, shape, .. } = content;
-        self.enter(record, Meta { refs: 0, hash, len, shape: Some(shape) });
+        let Content { hash, len, again, shape, .. } = content;
+        self.enter(record, Meta { refs: 0, hash, len, again, shape: Some(shape) });
         self.intern(hash, unit);
         Ok(Holders::record(record, None, 0))
     }
 
-    fn content<M: Words>(&self, table: &Table<M>, set: Holders, slot: u16, add: bool) -> Content {
-        let (len, hash) = match set.kind() {
-            Kind::Record(record) => (self.meta(record).len, self.meta(record).hash),
-            _ => set.lanes().fold((0, 0), |(len, hash), lane| (len + 1, hash ^ mix(lane))),
+    /// A bitmap that stays one: a bit changes.
+    fn bits<M: Words>(&self, table: &Table<M>, set: Holders, change: Change) -> Option<Content> {
+        let Kind::Record(record @ Record { shape: Shape::Bitmap, unit }) = set.kind() else {
+            return None;
         };
-        let len = if add { len + 1 } else { len - 1 };
-        let shape = shape_of(&table.layout, usize::from(len));
-        let mut content = Content { words: [0; MAX_WORDS], shape, len, hash: hash ^ mix(slot) };
-        if let Kind::Record(Record { shape: Shape::Bitmap, unit }) = set.kind()
-            && shape == Shape::Bitmap
-        {
-            let words = table.layout.bitmap_words;
-            table.words.load_run(table.layout.arena_word(unit), &mut content.words[..words]);
-            content.words[usize::from(slot) / 64] ^= 1 << (slot % 64);
-            return content;
+        let (slot, add) = match change {
+            Change::Add(slot) => (slot, true),
+            Change::Drop(slot) | Change::Take(slot) => (slot, false),
+            Change::Once => return None,
+        };
+        let Meta { len, hash, again, .. } = self.meta(record);
+        if table.is_member(set, slot) == add {
+            return None;
         }
-        let mut next = 0;
-        let mut put = |member: u16| match shape {
-            Shape::Bitmap => content.words[usize::from(member) / 64] |= 1 << (member % 64),
-            Shape::List(_) => {
-                content.words[next / LANES] |= (u64::from(member) + 1) << (next % LANES * 16);
-                next += 1;
-            }
-        };
-        let mut extra = add.then_some(slot);
-        table.for_each_member(set, |member| {
-            if let Some(extra) = extra.take_if(|extra| *extra < member) {
-                put(extra);
-            }
-            if add || member != slot {
-                put(member);
-            }
-        });
-        extra.into_iter().for_each(put);
-        content
+        let len = if add { len + 1 } else { len - 1 };
+        if usize::from(len) <= INLINE_LANES
+            || shape_of(&table.layout, len.into(), 0) != Some(Shape::Bitmap)
+        {
+            return None;
+        }
+        let hash = if add { hash.wrapping_add(mix(slot)) } else { hash.wrapping_sub(mix(slot)) };
+        let mut content = Content { words: [0; MAX_WORDS], shape: Shape::Bitmap, len, again, hash };
+        let words = table.layout.bitmap_words;
+        table.words.load_run(table.layout.arena_word(unit), &mut content.words[..words]);
+        content.words[usize::from(slot) / 64] ^= 1 << (slot % 64);
+        Some(content)
     }
 
     fn equal<M: Words>(&self, table: &Table<M>, content: &Content) -> Option<u32> {
@@ -349,14 +377,15 @@ impl Sets {
         self.interned.insert(u64::from(hash), unit);
     }
 
-    fn give_up(&mut self, record: Record) {
+    fn give_up(&mut self, layout: &Layout, record: Record) {
         let hash = self.meta(record).hash;
         self.interned.remove(u64::from(hash), record.unit);
-        self.memo = [Memo::default(); MEMO];
+        (self.memo, self.counted) = ([FORGOTTEN; MEMO], Counted::default());
         self.records -= 1;
         if let Some(meta) = self.meta_mut(record) {
             *meta = Meta::default();
         }
+        self.young_units += record.shape.words(layout).div_ceil(2);
         self.waiting[0].push(record);
     }
 
@@ -378,34 +407,46 @@ impl Sets {
         let (page, at) = (record.unit as usize / PAGE_UNITS, record.unit as usize % PAGE_UNITS);
         self.meta[page].as_mut().map(|page| &mut page[at])
     }
+}
 
-    #[inline]
-    fn remembered(&self, set: Holders, slot: u16, add: bool) -> Option<Holders> {
-        let memo = self.memo.iter().find(|memo| {
-            memo.from == set.0 && memo.slot == slot && memo.add == add && memo.from != 0
-        })?;
-        Some(Holders(memo.to))
-    }
-
-    fn remember(&mut self, from: Holders, slot: u16, add: bool, to: Holders) {
-        self.memo[self.next_memo] = Memo { from: from.0, to: to.0, slot, add };
-        self.next_memo = (self.next_memo + 1) % MEMO;
+impl Content {
+    /// Of at least four members, in ascending order.
+    fn new(layout: &Layout, members: &[u16]) -> Result<Self, NoSet> {
+        let again = members.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        let shape = shape_of(layout, members.len(), again).ok_or(NoSet::Crowded)?;
+        let mut words = [0; MAX_WORDS];
+        match shape {
+            Shape::Bitmap => {
+                for &slot in members {
+                    words[usize::from(slot) / 64] |= 1 << (slot % 64);
+                }
+            }
+            Shape::List(_) => {
+                for (word, lanes) in words.iter_mut().zip(members.chunks(LANES)) {
+                    let lanes = lanes.iter().rev();
+                    *word = lanes.fold(0, |word, &slot| word << 16 | (u64::from(slot) + 1));
+                }
+            }
+        }
+        let hash = members.iter().fold(0_u32, |hash, &slot| hash.wrapping_add(mix(slot)));
+        Ok(Self { words, shape, len: members.len() as u16, again: again as u16, hash })
     }
 }
 
-/// The inline set with a slot more or less, or `None` where it does not fit into the word.
-fn inline(set: Holders, add: Option<u16>, remove: Option<u16>) -> Option<Holders> {
-    if let Kind::Record(_) = set.kind() {
-        return None;
+/// Changes members in ascending order.
+fn apply(members: &mut Vec<u16>, change: Change) {
+    match change {
+        Change::Add(slot) => {
+            members.insert(members.partition_point(|&member| member < slot), slot);
+        }
+        Change::Drop(slot) => members.retain(|&member| member != slot),
+        Change::Once => members.dedup(),
+        Change::Take(slot) => {
+            if let Ok(at) = members.binary_search(&slot) {
+                members.remove(at);
+            }
+        }
     }
-    let mut members = [0; INLINE_LANES + 1];
-    let mut len = 0;
-    for slot in set.lanes().filter(|&slot| Some(slot) != remove).chain(add) {
-        members[len] = slot;
-        len += 1;
-    }
-    members[..len].sort_unstable();
-    (len <= INLINE_LANES).then(|| lanes(&members[..len]))
 }
 
 /// Inline lanes of slots in ascending order; nobody is a free word.
@@ -415,14 +456,15 @@ fn lanes(members: &[u16]) -> Holders {
     rest.iter().zip(1..).fold(set, |set, (&slot, lane)| set.with_lane(lane, Some(slot)))
 }
 
-/// The smallest list for so many, or a bitmap where that is no larger.
-fn shape_of(layout: &Layout, len: usize) -> Shape {
+/// The smallest list for so many, or a bitmap where that is no larger; a list in any case if slots
+/// are in it `again`. `None` if that would take more than a list can have.
+fn shape_of(layout: &Layout, len: usize, again: usize) -> Option<Shape> {
     let class = len.div_ceil(2 * LANES).next_power_of_two().trailing_zeros() as u8;
-    let list = Shape::List(class);
-    if usize::from(class) < LIST_CLASSES && list.words(layout) < layout.bitmap_words {
+    let list = (usize::from(class) < LIST_CLASSES).then_some(Shape::List(class));
+    if again > 0 {
         return list;
     }
-    Shape::Bitmap
+    list.filter(|list| list.words(layout) < layout.bitmap_words).or(Some(Shape::Bitmap))
 }
 
 /// A slot's part in the hash of a set.
@@ -432,26 +474,25 @@ fn mix(slot: u16) -> u32 {
     (mixed >> 32) as u32
 }
 
-/// How many members a record has and their hash, and whether it is as this module would make it.
-/// `None` if it names a slot twice or one that there is not.
-fn sound<M: Words>(table: &Table<M>, record: Record) -> Option<(u16, u32, bool)> {
+/// The facts of a record found in memory, with one reference, and whether it is as this module would
+/// make it. `None` if it names a slot that there is not, or is out of order.
+fn sound<M: Words>(table: &Table<M>, record: Record) -> Option<(Meta, bool)> {
     let set = Holders::record(record, None, 0);
-    let (mut len, mut hash, mut sound, mut sorted) = (0_usize, 0, true, true);
-    let mut seen = [0_u64; MAX_WORDS];
+    let (mut len, mut again, mut hash, mut sound) = (0_usize, 0_usize, 0_u32, true);
     let mut last = None;
     table.for_each_member(set, |slot| {
-        let (word, bit) = (usize::from(slot) / 64, 1 << (slot % 64));
-        sound &= usize::from(slot) < table.layout.slots && seen[word % MAX_WORDS] & bit == 0;
-        seen[word % MAX_WORDS] |= bit;
-        sorted &= last < Some(slot);
+        sound &= usize::from(slot) < table.layout.slots && last <= Some(slot);
+        again += usize::from(last == Some(slot));
         last = Some(slot);
-        hash ^= mix(slot);
+        hash = hash.wrapping_add(mix(slot));
         len += 1;
     });
     let first = table.layout.arena_word(record.unit);
     let full = |lane: usize| (table.load(first + lane / LANES) >> (lane % LANES * 16)) as u16 != 0;
     let dense = record.shape == Shape::Bitmap || (0..len).all(full);
-    let canonical =
-        sorted && dense && len > INLINE_LANES && shape_of(&table.layout, len) == record.shape;
-    (sound && len > 0).then_some((len as u16, hash, canonical))
+    let shape = shape_of(&table.layout, len, again);
+    let canonical = dense && len > INLINE_LANES && shape == Some(record.shape);
+    let shape = Some(record.shape);
+    let meta = Meta { refs: 1, hash, len: len as u16, again: again as u16, shape };
+    (sound && len > 0).then_some((meta, canonical))
 }

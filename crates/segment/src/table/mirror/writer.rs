@@ -4,7 +4,6 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::ahead::{GROUP, UNKNOWN};
-use super::super::holders::Holders;
 use super::super::layout::TableError;
 use super::super::membership::Full;
 use super::super::memory::Table;
@@ -15,14 +14,12 @@ use super::pages::Pages;
 use super::reader::MirrorReader;
 use super::recover;
 use super::regions::Regions;
+use super::release::Pair;
 use super::sets::Sets;
 use super::spec::{MAX_TIERS, MirrorSpec, Slot};
-use super::word::{FREE, Word};
+use super::store::Stored;
+use super::word::Word;
 use crate::words::WordsMut;
-
-/// Entries and records given up before the epoch moves of itself. Long beside what a lookup takes,
-/// short beside a table.
-const YOUNG: usize = 4_096;
 
 /// Mixed into keys and engine hashes of a tier. The first tier costs nothing.
 pub(super) const TIER_MIX: [u64; MAX_TIERS] = [
@@ -63,9 +60,11 @@ pub struct MirrorWriter<M> {
     /// Entry of what was asked for last: probably the parent of what is held next.
     parent: AtomicU32,
     /// Entry released last: a neighbour is probably next.
-    last: usize,
+    pub(super) last: usize,
     /// Pairs of one engine hash, reused.
     pairs: Vec<Pair>,
+    /// Slots that are in a set again, reused.
+    pub(super) again: Vec<u16>,
 }
 
 /// What a writer did since it was made.
@@ -80,25 +79,6 @@ pub struct MirrorStats {
     pub dropped: u64,
     /// Times the epoch has moved.
     pub epochs: u64,
-}
-
-/// A pair on its way in.
-#[derive(Clone, Copy, Debug)]
-struct Stored {
-    slot: u16,
-    tier: u8,
-    /// The engine's hash as it came, and as it is stored.
-    hash: u64,
-    engine: u64,
-    /// As it is stored.
-    key: u64,
-}
-
-/// A pair of a slot: an entry, and the alias that stands for it if there is one.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    entry: usize,
-    alias: Option<(u32, Alias)>,
 }
 
 impl<M: WordsMut> MirrorWriter<M> {
@@ -142,6 +122,7 @@ impl<M: WordsMut> MirrorWriter<M> {
             parent: AtomicU32::new(UNKNOWN),
             last: 0,
             pairs: Vec::new(),
+            again: Vec::new(),
         }
     }
 
@@ -192,6 +173,7 @@ impl<M: WordsMut> MirrorWriter<M> {
             self.held += u64::from(added);
         }
         self.settle_tier(tier);
+        self.advance_if_due();
         self.stats.refused += (pairs - done) as u64;
         pairs - done
     }
@@ -211,28 +193,33 @@ impl<M: WordsMut> MirrorWriter<M> {
             && let Some(entry) = self.neighbour(slot, tier, engine_word(engine, tier, 0))
         {
             self.table.set_dirty(slot);
-            self.end(entry, slot);
-            return true;
+            return self.take(entry, slot);
         }
         let mut pairs = std::mem::take(&mut self.pairs);
         for ordinal in 0..=fan {
-            self.collect(slot, tier, engine_word(engine, tier, ordinal), &mut pairs);
+            let word = engine_word(engine, tier, ordinal);
+            self.for_each_pair(slot, tier, word, |pair| pairs.push(pair));
         }
         let mut left = false;
         if !pairs.is_empty() {
             self.table.set_dirty(slot);
         }
         for &Pair { entry, alias } in &pairs {
-            match alias {
+            left |= match alias {
                 Some((unit, alias)) if alias.count > 1 => {
                     // Unless the key's holding has just been ended by another pair.
-                    if self.table.alias(unit) == Some(alias) {
+                    let is = self.table.alias(unit) == Some(alias);
+                    if is {
                         self.table.set_alias(unit, Alias { count: alias.count - 1, ..alias });
-                        left = true;
                     }
+                    is
                 }
-                _ => self.end(entry, slot),
-            }
+                Some(_) => {
+                    self.end(entry, slot);
+                    false
+                }
+                None => !self.take(entry, slot),
+            };
         }
         let released = !pairs.is_empty() && !left;
         pairs.clear();
@@ -351,7 +338,7 @@ impl<M: WordsMut> MirrorWriter<M> {
         usize::from(slot) < self.table.layout.slots
     }
 
-    fn holds(&self, entry: usize, slot: u16) -> bool {
+    pub(super) fn holds(&self, entry: usize, slot: u16) -> bool {
         self.table.is_member(self.table.holders(entry).set(), slot)
     }
 
@@ -369,7 +356,7 @@ impl<M: WordsMut> MirrorWriter<M> {
     }
 
     /// Notes that nobody uses the tier any more, if so.
-    fn settle_tier(&self, tier: u8) {
+    pub(super) fn settle_tier(&self, tier: u8) {
         if self.table.tier_count(tier) == 0 {
             self.table.set_tiers(self.table.tiers() & !(1 << tier));
         }
@@ -384,247 +371,6 @@ impl<M: WordsMut> MirrorWriter<M> {
         }
         next
     }
-
-    /// One pair. Which entry has it now, and whether the slot did not hold the key before.
-    #[inline]
-    fn store(&mut self, pair: Stored, hint: u32, previous: u32) -> Result<(usize, bool), Full> {
-        let Stored { slot, tier, engine, key, .. } = pair;
-        let known = match hint {
-            UNKNOWN => self.table.find(key),
-            hint => Some(hint as usize)
-                .filter(|&entry| self.table.key(entry) == key && self.is_used(entry))
-                .or_else(|| self.table.find(key)),
-        };
-        let Some(entry) = known else {
-            return self.open(pair, previous).map(|entry| (entry, true));
-        };
-        let holders = self.table.holders(entry);
-        // Another key of another tier, chosen to be this one when mixed.
-        if holders.tier() != tier {
-            return Err(Full);
-        }
-        let set = holders.set();
-        let to = match self.sets.with(&self.table, &mut self.pages, set, slot) {
-            Err(Full) if self.recycle() => self.sets.with(&self.table, &mut self.pages, set, slot),
-            done => done,
-        }?;
-        if to == set {
-            self.count(pair, entry)?;
-            return Ok((entry, false));
-        }
-        let mut word = holders;
-        if self.table.engine(entry) != engine {
-            word = word.aliased();
-            self.table.set_holders(entry, word);
-            if let Err(Full) = self.alias(Alias { engine, entry, slot, count: 1 }) {
-                self.sets.discard(to);
-                return Err(Full);
-            }
-        }
-        self.table.set_holders(entry, word.with_set(to));
-        self.sets.moved(set, to);
-        self.regions.add(slot, entry);
-        Ok((entry, true))
-    }
-
-    fn is_used(&self, entry: usize) -> bool {
-        !self.table.holders(entry).is_free()
-    }
-
-    /// A block that nobody held.
-    fn open(&mut self, pair: Stored, previous: u32) -> Result<usize, Full> {
-        let Stored { slot, tier, engine, key, .. } = pair;
-        let entry = match self.free.next(previous) {
-            Some(entry) => entry,
-            None if self.recycle() => self.free.next(previous).ok_or(Full)?,
-            None => return Err(Full),
-        };
-        let twin = self.engines.find(engine, |other| self.table.engine(other as usize) == engine);
-        if !self.engines.insert(engine, entry as u32) {
-            return Err(Full);
-        }
-        let mut holders = Holders::single(slot, 0).in_tier(tier);
-        if let Some(twin) = twin {
-            holders = holders.twin();
-            let twin = twin as usize;
-            self.table.set_holders(twin, self.table.holders(twin).twin());
-        }
-        self.table.set_engine(entry, engine);
-        if !self.table.occupy(entry, key, holders) {
-            self.engines.remove(engine, entry as u32);
-            return Err(Full);
-        }
-        self.free.take(entry);
-        self.regions.add(slot, entry);
-        self.blocks += 1;
-        Ok(entry)
-    }
-
-    /// One more pair of a key that the slot holds.
-    #[cold]
-    fn count(&mut self, pair: Stored, entry: usize) -> Result<(), Full> {
-        let Stored { slot, tier, hash, engine, .. } = pair;
-        let holders = self.table.holders(entry);
-        if !holders.is_aliased() {
-            self.table.set_holders(entry, holders.aliased());
-        }
-        let own = self.table.engine(entry);
-        let implicit = !self.aliases.any(&self.table, entry, slot);
-        // The same hash, whichever of its keys this one was when it came before.
-        for ordinal in 0..=self.table.slot(slot).fan {
-            let same = engine_word(hash, tier, ordinal);
-            if let Some((unit, alias)) = self.aliases.find(&self.table, same, entry, slot) {
-                let count = alias.count.saturating_add(1);
-                self.table.set_alias(unit, Alias { count, ..alias });
-                return Ok(());
-            }
-            if implicit && own == same {
-                return self.alias(Alias { engine: own, entry, slot, count: 2 });
-            }
-        }
-        if implicit {
-            self.alias(Alias { engine: own, entry, slot, count: 1 })?;
-        }
-        self.alias(Alias { engine, entry, slot, count: 1 })
-    }
-
-    fn alias(&mut self, alias: Alias) -> Result<(), Full> {
-        match self.aliases.add(&self.table, &mut self.pages, alias) {
-            Err(Full) if self.recycle() => self.aliases.add(&self.table, &mut self.pages, alias),
-            done => done,
-        }
-    }
-
-    /// The entry beside the one released last, if it is certain to be all that this hash means.
-    #[inline]
-    fn neighbour(&self, slot: u16, tier: u8, engine: u64) -> Option<usize> {
-        if !self.aliases.is_empty() {
-            return None;
-        }
-        [self.last.wrapping_sub(1), self.last + 1].into_iter().find(|&entry| {
-            if entry >= self.table.layout.entries || self.table.engine(entry) != engine {
-                return false;
-            }
-            let holders = self.table.holders(entry);
-            !holders.is_twin()
-                && holders.tier() == tier
-                && self.table.is_member(holders.set(), slot)
-        })
-    }
-
-    fn collect(&self, slot: u16, tier: u8, engine: u64, pairs: &mut Vec<Pair>) {
-        self.for_each_pair(slot, tier, engine, |pair| pairs.push(pair));
-    }
-
-    /// The slot's pairs with this (mixed) hash.
-    fn for_each_pair(&self, slot: u16, tier: u8, engine: u64, mut visit: impl FnMut(Pair)) {
-        self.engines.find(engine, |entry| {
-            let entry = entry as usize;
-            let holders = self.table.holders(entry);
-            if self.table.engine(entry) == engine
-                && holders.tier() == tier
-                && self.table.is_member(holders.set(), slot)
-                && !(holders.is_aliased() && self.aliases.any(&self.table, entry, slot))
-            {
-                visit(Pair { entry, alias: None });
-            }
-            false
-        });
-        self.aliases.for_each(&self.table, engine, slot, |unit, alias| {
-            if self.table.holders(alias.entry).tier() == tier {
-                visit(Pair { entry: alias.entry, alias: Some((unit, alias)) });
-            }
-        });
-    }
-
-    /// Ends the slot's holding of an entry: first for readers, then in private state.
-    pub(super) fn end(&mut self, entry: usize, slot: u16) {
-        self.last = entry;
-        let holders = self.table.holders(entry);
-        let set = holders.set();
-        if !self.table.is_member(set, slot) {
-            // Ended by another pair of the same key.
-            return;
-        }
-        let to = match self.sets.without(&self.table, &mut self.pages, set, slot) {
-            Err(Full) if self.recycle() => {
-                self.sets.without(&self.table, &mut self.pages, set, slot)
-            }
-            done => done,
-        };
-        match to {
-            Ok(FREE) => {
-                self.discard(entry);
-                self.sets.moved(set, FREE);
-            }
-            Ok(to) => {
-                self.table.set_holders(entry, holders.with_set(to));
-                self.sets.moved(set, to);
-            }
-            Err(Full) if self.sets.shrink_in_place(&self.table, set, slot) => {}
-            Err(Full) => {
-                self.forget(entry);
-                return;
-            }
-        }
-        self.ended(entry, slot, holders);
-        if self.free.young() + self.sets.young() >= YOUNG {
-            self.advance();
-        }
-    }
-
-    /// Gives a block up for all of its holders: the set of those who are left has no room.
-    #[cold]
-    fn forget(&mut self, entry: usize) {
-        let holders = self.table.holders(entry);
-        let mut members = Vec::new();
-        self.table.for_each_member(holders.set(), |slot| members.push(slot));
-        self.discard(entry);
-        self.sets.moved(holders.set(), FREE);
-        for slot in members {
-            self.ended(entry, slot, holders);
-            self.stats.forgotten += 1;
-        }
-    }
-
-    /// What else ends with a holding.
-    fn ended(&mut self, entry: usize, slot: u16, holders: Holders) {
-        if holders.is_aliased() {
-            self.aliases.remove_all(&self.table, &mut self.pages, entry, slot);
-        }
-        let is = self.table.slot(slot);
-        self.table.set_slot(slot, Slot { held: is.held.saturating_sub(1), ..is });
-        let tier = holders.tier();
-        self.table.set_tier_count(tier, self.table.tier_count(tier).saturating_sub(1));
-        self.settle_tier(tier);
-        self.held -= 1;
-    }
-
-    /// Frees an entry. It waits until no reader can be looking at it.
-    fn discard(&mut self, entry: usize) {
-        self.table.set_holders(entry, FREE);
-        self.table.vacate(entry);
-        self.engines.remove(self.table.engine(entry), entry as u32);
-        self.free.retire(entry);
-        self.blocks -= 1;
-    }
-
-    /// Makes everything that waits available. Whether there was anything.
-    fn recycle(&mut self) -> bool {
-        if self.free.waiting() + self.sets.waiting() == 0 {
-            return false;
-        }
-        self.advance();
-        self.advance();
-        true
-    }
-
-    fn advance(&mut self) {
-        self.table.advance();
-        self.free.age();
-        self.sets.age(&mut self.pages);
-        self.stats.epochs += 1;
-    }
 }
 
 impl<M: WordsMut + Clone> MirrorWriter<M> {
@@ -635,7 +381,7 @@ impl<M: WordsMut + Clone> MirrorWriter<M> {
 }
 
 /// An engine hash as it is stored: different for each tier, and for each of its keys.
-fn engine_word(engine: u64, tier: u8, ordinal: u8) -> u64 {
+pub(super) fn engine_word(engine: u64, tier: u8, ordinal: u8) -> u64 {
     engine ^ TIER_MIX[usize::from(tier)] ^ ORDINAL_MIX.wrapping_mul(u64::from(ordinal))
 }
 
