@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
-use crate::words::{Words, WordsMut};
+use crate::words::{Words, WordsMut, prefetch};
 
 /// Writable words of a mapping that may be shared with other processes.
 #[derive(Clone, Debug)]
@@ -72,6 +72,11 @@ impl Words for MappedWords {
     #[inline]
     fn fence(&self, order: Ordering) {
         fence(order);
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        prefetch(&self.0.cells()[at]);
     }
 
     #[inline]
@@ -143,6 +148,11 @@ impl Words for MappedView {
     #[inline]
     fn fence(&self, order: Ordering) {
         fence(order);
+    }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        prefetch(&self.0.cells()[at]);
     }
 
     #[inline]

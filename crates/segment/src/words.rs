@@ -32,6 +32,12 @@ pub trait Words {
     /// A memory fence in the memory model of these words.
     fn fence(&self, order: Ordering);
 
+    /// Has the word on its way when it will be loaded soon; nothing else comes of it.
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        let _ = at;
+    }
+
     /// Loads `out.len()` words from `at` on, each with `Relaxed` ordering: a run is not a snapshot.
     #[inline]
     fn load_run(&self, at: usize, out: &mut [u64]) {
@@ -96,6 +102,11 @@ impl Words for HeapWords {
     fn fence(&self, order: Ordering) {
         fence(order);
     }
+
+    #[inline]
+    fn prefetch(&self, at: usize) {
+        prefetch(&self.0[at]);
+    }
 }
 
 impl WordsMut for HeapWords {
@@ -120,4 +131,17 @@ impl WordsMut for HeapWords {
     fn fetch_add(&self, at: usize, delta: u64, order: Ordering) -> u64 {
         self.0[at].fetch_add(delta, order)
     }
+}
+
+/// Has what is referred to on its way into the cache, where the processor can be told so.
+#[inline]
+#[allow(unsafe_code)]
+pub(crate) fn prefetch<T>(what: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing; the address is one that could be read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(what).cast()) };
+    }
+    let _ = what;
 }

@@ -12,7 +12,7 @@ use mirror_support::{Model, TIERS, assert_same};
 use proptest::prelude::*;
 use table_support::{Rng, block, copy};
 
-const BATCHES: usize = if cfg!(miri) { 3 } else { 50 };
+const BATCHES: usize = if cfg!(miri) { 3 } else { 24 };
 
 /// How engines name their blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -210,8 +210,8 @@ fn pairs_held_again() {
 fn aliases() {
     let before = held([5, 70], &[1, 2]);
     let other = Step::Hold(140, 0, vec![(11, 1), (12, 2)]);
-    stop_everywhere(&then(before.clone(), other.clone()));
-    let with = then(before.clone(), other.clone());
+    let with = then(before, other.clone());
+    stop_everywhere(&with);
     stop_everywhere(&then(with.clone(), other));
     stop_everywhere(&then(with.clone(), Step::Release(140, 0, 12)));
     stop_everywhere(&then(with.clone(), Step::Clear(140)));
@@ -227,7 +227,7 @@ fn aliases() {
 #[test]
 fn clearing() {
     let before = held([5, 70, 140, 210, 280], &[0, 1, 2]);
-    stop_everywhere(&then(before.clone(), Step::Clear(70)));
+    stop_everywhere(&then(before, Step::Clear(70)));
     stop_everywhere(&then(held([5], &[0, 1, 2]), Step::Clear(5)));
 }
 

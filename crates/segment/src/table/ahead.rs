@@ -45,7 +45,7 @@ impl<M: Words> Table<M> {
             if let Kind::Record(record) = self.holders(hint as usize).kind() {
                 let word = self.layout.arena_word(record.unit);
                 if word < self.layout.total_words {
-                    self.load(word);
+                    self.words.prefetch(word);
                 }
             }
         }
@@ -54,10 +54,10 @@ impl<M: Words> Table<M> {
 
     #[cold]
     fn locate_by_index(&self, hashes: &[u64], hints: &mut [u32; GROUP]) {
-        // First nothing but loads: a core keeps only so many instructions waiting.
+        // First nothing that waits: a core keeps only so many instructions waiting.
         for (hint, &hash) in hints.iter().zip(hashes) {
             if *hint == UNKNOWN {
-                self.load(self.layout.bucket_word(self.layout.home(hash).0));
+                self.words.prefetch(self.layout.bucket_word(self.layout.home(hash).0));
             }
         }
         let mut expected = UNKNOWN;
@@ -75,7 +75,7 @@ impl<M: Words> Table<M> {
             expected = *hint;
         }
         for &hint in hints.iter().filter(|&&hint| hint != UNKNOWN) {
-            self.key(hint as usize);
+            self.words.prefetch(self.layout.key_word(hint as usize));
         }
     }
 

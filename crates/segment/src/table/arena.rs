@@ -229,7 +229,7 @@ impl Page {
 fn class(cell: Cell) -> usize {
     match cell {
         Cell::Node => NODE_CLASS,
-        Cell::Record(Shape::List(class)) => usize::from(class),
+        Cell::Record(Shape::List(class) | Shape::Counted(class)) => usize::from(class),
         Cell::Record(Shape::Bitmap) => BITMAP_CLASS,
     }
 }

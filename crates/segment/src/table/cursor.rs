@@ -157,6 +157,7 @@ impl<'a, M: Words> Cursor<'a, M> {
         match record.shape {
             Shape::List(_) => Form::List(words),
             Shape::Bitmap => Form::Bitmap(words),
+            Shape::Counted(_) => Form::Nobody,
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * **kind** 0: the entry is free; 1: up to three slots inline; 2: a list in the arena;
-//!   3: a bitmap in the arena.
+//!   3: a bitmap in the arena (with a class, one that counts).
 //! * A lane, and the owner field, is `slot + 1`; 0 means none. Lane 0 of an inline word *is* the
 //!   owner: the one holder whose recency links are embedded beside the entry
 //!   ([`recency`](super::recency)). Every other holder has a node in the arena. Readers do not care.
@@ -51,6 +51,9 @@ pub(super) enum Shape {
     List(u8),
     /// One bit per slot.
     Bitmap,
+    /// One bit per slot, and behind them lanes of slots that count again; in a cell as large as a
+    /// list of this class. Only in a [`mirror`](super::mirror).
+    Counted(u8),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,11 +64,11 @@ pub(super) enum Kind {
 }
 
 impl Shape {
-    /// Words that hold slots.
+    /// Words of the record.
     #[inline]
     pub(super) fn words(self, layout: &Layout) -> usize {
         match self {
-            Self::List(class) => 2 << class,
+            Self::List(class) | Self::Counted(class) => 2 << class,
             Self::Bitmap => layout.bitmap_words,
         }
     }
@@ -85,6 +88,7 @@ impl Holders {
         let (kind, class) = match record.shape {
             Shape::List(class) => (2, u64::from(class)),
             Shape::Bitmap => (3, 0),
+            Shape::Counted(class) => (3, u64::from(class) + 1),
         };
         Self(
             Self::free(version).0
@@ -102,10 +106,14 @@ impl Holders {
             1 => Kind::Inline,
             kind => {
                 let class = (self.0 >> CLASS_SHIFT & 7) as u8;
-                // Class 7 is never written; read as the largest list it stays in bounds.
-                let class = class.min(LIST_CLASSES as u8 - 1);
+                let shape = match (kind, class.checked_sub(1)) {
+                    // Class 7 is never written; read as the largest list it stays in bounds.
+                    (2, _) => Shape::List(class.min(LIST_CLASSES as u8 - 1)),
+                    (_, None) => Shape::Bitmap,
+                    (_, Some(class)) => Shape::Counted(class),
+                };
                 Kind::Record(Record {
-                    shape: if kind == 2 { Shape::List(class) } else { Shape::Bitmap },
+                    shape,
                     unit: (self.0 >> RECORD_SHIFT) as u32 & (MAX_UNITS as u32 - 1),
                 })
             }
@@ -185,7 +193,9 @@ mod tests {
 
     #[test]
     fn records_round_trip() {
-        for shape in [Shape::List(0), Shape::List(6), Shape::Bitmap] {
+        for shape in
+            [Shape::List(0), Shape::List(6), Shape::Bitmap, Shape::Counted(0), Shape::Counted(6)]
+        {
             let record = Record { shape, unit: MAX_UNITS as u32 - 1 };
             let word = Holders::record(record, Some(16_383), u16::MAX);
             assert_eq!(word.kind(), Kind::Record(record));

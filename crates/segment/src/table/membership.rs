@@ -29,7 +29,7 @@ impl<M: Words> Table<M> {
         match holders.kind() {
             Kind::Free => false,
             Kind::Inline => holders.lanes().any(|lane| lane == slot),
-            Kind::Record(Record { shape: Shape::Bitmap, unit }) => {
+            Kind::Record(Record { shape: Shape::Bitmap | Shape::Counted(_), unit }) => {
                 let word = self.load(self.layout.arena_word(unit) + usize::from(slot) / 64);
                 word >> (slot % 64) & 1 == 1
             }
@@ -42,7 +42,7 @@ impl<M: Words> Table<M> {
         match holders.kind() {
             Kind::Free => {}
             Kind::Inline => holders.lanes().for_each(visit),
-            Kind::Record(record @ Record { shape: Shape::Bitmap, .. }) => {
+            Kind::Record(record @ Record { shape: Shape::Bitmap | Shape::Counted(_), .. }) => {
                 for index in 0..self.layout.bitmap_words {
                     let mut bits = self.load(self.layout.arena_word(record.unit) + index);
                     while bits != 0 {
@@ -216,7 +216,7 @@ impl<M: WordsMut> Table<M> {
         let mut words = [0; BITMAP_WORDS];
         let mut next = 0;
         let mut put = |slot: u16| match shape {
-            Shape::Bitmap => words[usize::from(slot) / 64] |= 1 << (slot % 64),
+            Shape::Bitmap | Shape::Counted(_) => words[usize::from(slot) / 64] |= 1 << (slot % 64),
             Shape::List(_) => {
                 words[next / LANES] |= (u64::from(slot) + 1) << (next % LANES * 16);
                 next += 1;

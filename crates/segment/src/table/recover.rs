@@ -15,7 +15,7 @@
 //! Each repair is again a single store that leaves a usable table, so recovery may die as well.
 
 use super::arena::Cell;
-use super::holders::{Holders, Kind, Record};
+use super::holders::{Holders, Kind, Record, Shape};
 use super::layout::{MAX_SLOTS, WAYS};
 use super::memory::Table;
 use super::recency::{ARENA, Held, NIL, join};
@@ -139,7 +139,9 @@ fn is_sound<M: WordsMut>(table: &Table<M>, holders: Holders) -> bool {
     }
     if let Kind::Record(Record { shape, unit }) = holders.kind() {
         let words = shape.words(&table.layout);
-        if unit as usize + words.div_ceil(2) > table.layout.units() {
+        if matches!(shape, Shape::Counted(_))
+            || unit as usize + words.div_ceil(2) > table.layout.units()
+        {
             return false;
         }
     }

@@ -8,9 +8,8 @@
 //!
 //! 4.9 bytes per number at the load of 7/8.
 
-use std::hint::black_box;
-
 use super::super::layout::MAX_PROBE;
+use crate::words::prefetch;
 
 const LINE: usize = 16;
 const WAYS: usize = LINE - 1;
@@ -104,7 +103,7 @@ impl Cells {
     /// Loads what a lookup of this hash will need first.
     #[inline]
     pub(super) fn touch(&self, hash: u64) {
-        black_box(self.line(self.place(hash).0)[WAYS]);
+        prefetch(&self.line(self.place(hash).0)[0]);
     }
 
     /// Bytes for the numbers that are in it.

@@ -48,6 +48,9 @@
 mod aliases;
 mod cells;
 mod free;
+#[cfg(loom)]
+#[cfg(test)]
+mod models;
 mod pages;
 mod reader;
 mod recover;

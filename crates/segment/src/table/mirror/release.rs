@@ -14,6 +14,9 @@ const YOUNG: usize = 4_096;
 /// The share of the arena that may be given up before that.
 const YOUNG_SHARE: usize = 32;
 
+/// Entries to look ahead when a chain is released block by block.
+const AHEAD: usize = 6;
+
 /// A pair of a slot: an entry, and the alias that stands for it if there is one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
@@ -83,7 +86,11 @@ impl<M: WordsMut> MirrorWriter<M> {
 
     /// Ends the slot's holding of an entry: first for readers, then in private state.
     pub(super) fn end(&mut self, entry: usize, slot: u16) {
-        self.last = entry;
+        let last = std::mem::replace(&mut self.last, entry);
+        if last.abs_diff(entry) == 1 {
+            // Probably the chain goes on as it came: what the next ones will need, on its way.
+            self.approach(entry.wrapping_add(entry.wrapping_sub(last).wrapping_mul(AHEAD)));
+        }
         let holders = self.table.holders(entry);
         let set = holders.set();
         if self.sets.times(&self.table, set, slot) == 0 {
@@ -104,6 +111,17 @@ impl<M: WordsMut> MirrorWriter<M> {
         }
         self.ended(entry, slot, holders);
         self.advance_if_due();
+    }
+
+    /// Has what freeing an entry takes on its way.
+    #[inline]
+    fn approach(&self, entry: usize) {
+        let layout = &self.table.layout;
+        if entry < layout.entries && self.table.holders(entry).lanes().count() < 2 {
+            let bucket = layout.home(self.table.key(entry)).0;
+            self.table.words.prefetch(layout.bucket_word(bucket));
+            self.engines.touch(self.table.engine(entry));
+        }
     }
 
     /// The set after a change, with everything that waits recycled if need be.

@@ -10,6 +10,7 @@
 
 use super::super::ahead::{GROUP, UNKNOWN};
 use super::super::holders::{Holders, Kind, Shape};
+use super::super::layout::Layout;
 use super::super::memory::Table;
 use super::spec::MAX_TIERS;
 use super::word::{SEEN, Word};
@@ -18,6 +19,11 @@ use crate::words::Words;
 
 /// Blocks read as a whole, at most, on each attempt.
 const ATTEMPTS: [usize; 4] = [usize::MAX, 64, 8, 1];
+
+/// Words of a cache line.
+const LINE: usize = 8;
+/// Two jumps in so many blocks make a chain that is scattered.
+const NEAR: usize = 2;
 
 /// Consecutive blocks with the same holders.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub(super) struct Walk<'a, M> {
     tier: u8,
     /// Where the next block probably is.
     next: u32,
+    /// The last block that was not where the one before led.
+    jumped: usize,
     /// Entries that a group of blocks probably has, and the number of its first block.
     hints: [u32; GROUP],
     hinted: usize,
@@ -70,7 +78,7 @@ pub(super) fn for_each_bit(words: &[u64], mut visit: impl FnMut(u16)) {
 impl<'a, M: Words> Walk<'a, M> {
     pub(super) fn new(table: &'a Table<M>, tier: u8) -> Self {
         let hints = [UNKNOWN; GROUP];
-        Self { table, tier, next: UNKNOWN, hints, hinted: usize::MAX }
+        Self { table, tier, next: UNKNOWN, jumped: usize::MAX, hints, hinted: usize::MAX }
     }
 
     pub(super) fn tier(&self) -> u8 {
@@ -105,6 +113,7 @@ impl<'a, M: Words> Walk<'a, M> {
     #[inline]
     fn follow(&mut self, keys: &[u64], at: usize) -> (usize, Holders) {
         let Some((mut entry, first)) = self.look(keys, at) else { return (0, Holders(0)) };
+        self.approach(first);
         let (layout, mix) = (&self.table.layout, TIER_MIX[usize::from(self.tier)]);
         let mut next = at + 1;
         loop {
@@ -157,8 +166,9 @@ impl<'a, M: Words> Walk<'a, M> {
 
     #[cold]
     fn search(&mut self, keys: &[u64], at: usize, key: u64) -> Option<(usize, Holders)> {
-        // Only a chain that has jumped before is likely to jump again.
-        if self.next != UNKNOWN {
+        // Blocks that do not lie side by side: the next ones will not either.
+        let before = std::mem::replace(&mut self.jumped, at);
+        if at.checked_sub(before).is_some_and(|blocks| blocks <= NEAR) {
             if at.checked_sub(self.hinted).is_none_or(|ahead| ahead >= GROUP) {
                 let mix = TIER_MIX[usize::from(self.tier)];
                 let mut group = [0; GROUP];
@@ -187,6 +197,17 @@ impl<'a, M: Words> Walk<'a, M> {
         None
     }
 
+    /// Has a record on its way.
+    #[inline]
+    fn approach(&self, word: Holders) {
+        let Kind::Record(record) = word.kind() else { return };
+        let layout = &self.table.layout;
+        let (first, words) = (layout.arena_word(record.unit), seen_words(layout, record.shape));
+        if first + words <= layout.total_words {
+            (first..first + words).step_by(LINE).for_each(|word| self.table.words.prefetch(word));
+        }
+    }
+
     /// Copies the members of a set. Whatever the memory holds, nothing outside is read.
     #[inline]
     fn members<const N: usize>(&self, word: Holders, members: &mut Bits<N>) {
@@ -202,12 +223,12 @@ impl<'a, M: Words> Walk<'a, M> {
             Kind::Inline => return word.set().lanes().for_each(add),
             Kind::Record(record) => record,
         };
-        let (first, words) = (layout.arena_word(record.unit), record.shape.words(layout));
+        let (first, words) = (layout.arena_word(record.unit), seen_words(layout, record.shape));
         if first + words > layout.total_words {
             return;
         }
         match record.shape {
-            Shape::Bitmap => {
+            Shape::Bitmap | Shape::Counted(_) => {
                 let words = words.min(N);
                 self.table.words.load_run(first, &mut members[..words]);
             }
@@ -223,5 +244,14 @@ impl<'a, M: Words> Walk<'a, M> {
                 }
             }
         }
+    }
+}
+
+/// Words of a record that say who is in the set.
+#[inline]
+fn seen_words(layout: &Layout, shape: Shape) -> usize {
+    match shape {
+        Shape::List(_) => shape.words(layout),
+        Shape::Bitmap | Shape::Counted(_) => layout.bitmap_words,
     }
 }

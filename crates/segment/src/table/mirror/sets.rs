@@ -3,7 +3,7 @@
 //! A slot is in a set as often as it holds the block (under the entry's own hash): counts above
 //! one are nothing but the slot once more, and a reader does not notice. Up to three slots are in
 //! the holders word itself, in ascending order. Larger sets are records: a list in ascending order,
-//! or, if nobody counts twice, a bitmap where that is no larger. Equal sets are one record, found by
+//! or a bitmap where that is no larger, with a list of those who count again behind it. Equal sets are one record, found by
 //! the hash of its members, with a private count of the entries that refer to it; so two words are
 //! equal if and only if the sets are. A record is not changed while it is referred to. One that
 //! nobody refers to any more waits until the epoch has moved twice.
@@ -145,16 +145,17 @@ impl Sets {
         if (self.counted.from, self.counted.slot) == (set.0, slot) {
             return self.counted.times;
         }
-        let times = match set.kind() {
+        let mut times = 0;
+        match set.kind() {
             Kind::Record(Record { shape: Shape::Bitmap, .. }) => {
-                u32::from(table.is_member(set, slot))
+                times = u32::from(table.is_member(set, slot));
             }
-            _ => {
-                let mut times = 0;
-                table.for_each_member(set, |member| times += u32::from(member == slot));
-                times
+            Kind::Record(Record { shape: Shape::Counted(_), .. }) => {
+                times = u32::from(table.is_member(set, slot));
+                table.for_each_again(set, |member| times += u32::from(member == slot));
             }
-        };
+            _ => table.for_each_member(set, |member| times += u32::from(member == slot)),
+        }
         self.counted = Counted { from: set.0, slot, times };
         times
     }
@@ -172,14 +173,14 @@ impl Sets {
             return false;
         }
         let (hash, times) = (self.meta(record).hash, self.times(table, set, slot));
-        if times == 0 {
+        if times == 0 || matches!(record.shape, Shape::Counted(_)) {
             return false;
         }
         self.interned.remove(u64::from(hash), record.unit);
         (self.memo, self.counted) = ([FORGOTTEN; MEMO], Counted::default());
         let first = table.layout.arena_word(record.unit);
         match record.shape {
-            Shape::Bitmap => {
+            Shape::Bitmap | Shape::Counted(_) => {
                 let word = first + usize::from(slot) / 64;
                 table.words.store(word, table.load(word) & !(1 << (slot % 64)), Release);
             }
@@ -283,23 +284,27 @@ impl Sets {
         set: Holders,
         change: Change,
     ) -> Result<Holders, NoSet> {
-        let content = match self.bits(table, set, change) {
-            Some(content) => content,
+        let mut members = std::mem::take(&mut self.members);
+        let made = match self.bits(table, set, change, &mut members) {
+            Some(content) => Ok(content),
             None => {
-                let mut members = std::mem::take(&mut self.members);
                 members.clear();
                 table.for_each_member(set, |slot| members.push(slot));
+                if let Kind::Record(Record { shape: Shape::Counted(_), .. }) = set.kind() {
+                    table.for_each_again(set, |slot| members.push(slot));
+                    members.sort_unstable();
+                }
                 apply(&mut members, change);
-                let content = match members.len() {
+                match members.len() {
                     0..=INLINE_LANES => Err(lanes(&members)),
                     _ => Ok(Content::new(&table.layout, &members)),
-                };
-                self.members = members;
-                match content {
-                    Ok(content) => content?,
-                    Err(inline) => return Ok(inline),
                 }
             }
+        };
+        self.members = members;
+        let content = match made {
+            Ok(content) => content?,
+            Err(inline) => return Ok(inline),
         };
         if let Some(unit) = self.equal(table, &content) {
             return Ok(Holders::record(Record { shape: content.shape, unit }, None, 0));
@@ -316,32 +321,61 @@ impl Sets {
         Ok(Holders::record(record, None, 0))
     }
 
-    /// A bitmap that stays one: a bit changes.
-    fn bits<M: Words>(&self, table: &Table<M>, set: Holders, change: Change) -> Option<Content> {
-        let Kind::Record(record @ Record { shape: Shape::Bitmap, unit }) = set.kind() else {
+    /// What becomes of bits if they stay bits; `again` is for the slots that count again.
+    fn bits<M: Words>(
+        &self,
+        table: &Table<M>,
+        set: Holders,
+        change: Change,
+        again: &mut Vec<u16>,
+    ) -> Option<Result<Content, NoSet>> {
+        let Kind::Record(record) = set.kind() else { return None };
+        if let Shape::List(_) = record.shape {
             return None;
-        };
-        let (slot, add) = match change {
-            Change::Add(slot) => (slot, true),
-            Change::Drop(slot) | Change::Take(slot) => (slot, false),
+        }
+        again.clear();
+        table.for_each_again(set, |slot| again.push(slot));
+        let Meta { len, hash, .. } = self.meta(record);
+        let (times, mut flip) = (again.len(), None);
+        let (len, hash) = match change {
             Change::Once => return None,
+            Change::Add(slot) => {
+                if table.is_member(set, slot) {
+                    again.insert(again.partition_point(|&member| member < slot), slot);
+                } else {
+                    flip = Some(slot);
+                }
+                (len + 1, hash.wrapping_add(mix(slot)))
+            }
+            Change::Take(slot) => {
+                again.remove(again.binary_search(&slot).ok()?);
+                (len - 1, hash.wrapping_sub(mix(slot)))
+            }
+            Change::Drop(slot) => {
+                again.retain(|&member| member != slot);
+                flip = Some(slot);
+                let gone = (times - again.len()) as u16 + 1;
+                (len - gone, hash.wrapping_sub(mix(slot).wrapping_mul(gone.into())))
+            }
         };
-        let Meta { len, hash, again, .. } = self.meta(record);
-        if table.is_member(set, slot) == add {
+        if usize::from(len) <= INLINE_LANES {
             return None;
         }
-        let len = if add { len + 1 } else { len - 1 };
-        if usize::from(len) <= INLINE_LANES
-            || shape_of(&table.layout, len.into(), 0) != Some(Shape::Bitmap)
-        {
+        let Some(shape) = shape_of(&table.layout, len.into(), again.len()) else {
+            return Some(Err(NoSet::Crowded));
+        };
+        if let Shape::List(_) = shape {
             return None;
         }
-        let hash = if add { hash.wrapping_add(mix(slot)) } else { hash.wrapping_sub(mix(slot)) };
-        let mut content = Content { words: [0; MAX_WORDS], shape: Shape::Bitmap, len, again, hash };
+        let count = again.len() as u16;
+        let mut content = Content { words: [0; MAX_WORDS], shape, len, again: count, hash };
         let words = table.layout.bitmap_words;
-        table.words.load_run(table.layout.arena_word(unit), &mut content.words[..words]);
-        content.words[usize::from(slot) / 64] ^= 1 << (slot % 64);
-        Some(content)
+        table.words.load_run(table.layout.arena_word(record.unit), &mut content.words[..words]);
+        if let Some(slot) = flip {
+            content.words[usize::from(slot) / 64] ^= 1 << (slot % 64);
+        }
+        pack(&mut content.words[words..], again);
+        Some(Ok(content))
     }
 
     fn equal<M: Words>(&self, table: &Table<M>, content: &Content) -> Option<u32> {
@@ -409,23 +443,52 @@ impl Sets {
     }
 }
 
+impl<M: Words> Table<M> {
+    /// Slots that are in the set again, as often as they are: behind the bits of one that counts, or
+    /// repeated in a list.
+    pub(super) fn for_each_again(&self, set: Holders, mut visit: impl FnMut(u16)) {
+        match set.kind() {
+            Kind::Record(Record { shape: Shape::Counted(class), unit }) => {
+                let first = self.layout.arena_word(unit);
+                let end = first + Shape::Counted(class).words(&self.layout);
+                for word in first + self.layout.bitmap_words..end {
+                    let mut lanes = self.load(word);
+                    while lanes != 0 {
+                        if let Some(slot) = (lanes as u16).checked_sub(1) {
+                            visit(slot);
+                        }
+                        lanes >>= 16;
+                    }
+                }
+            }
+            Kind::Record(Record { shape: Shape::Bitmap, .. }) => {}
+            _ => {
+                let mut last = None;
+                self.for_each_member(set, |slot| {
+                    if last.replace(slot) == Some(slot) {
+                        visit(slot);
+                    }
+                });
+            }
+        }
+    }
+}
+
 impl Content {
     /// Of at least four members, in ascending order.
     fn new(layout: &Layout, members: &[u16]) -> Result<Self, NoSet> {
-        let again = members.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        let twice = || members.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        let again = twice().count();
         let shape = shape_of(layout, members.len(), again).ok_or(NoSet::Crowded)?;
         let mut words = [0; MAX_WORDS];
-        match shape {
-            Shape::Bitmap => {
-                for &slot in members {
-                    words[usize::from(slot) / 64] |= 1 << (slot % 64);
-                }
+        if let Shape::List(_) = shape {
+            pack(&mut words, members);
+        } else {
+            for &slot in members {
+                words[usize::from(slot) / 64] |= 1 << (slot % 64);
             }
-            Shape::List(_) => {
-                for (word, lanes) in words.iter_mut().zip(members.chunks(LANES)) {
-                    let lanes = lanes.iter().rev();
-                    *word = lanes.fold(0, |word, &slot| word << 16 | (u64::from(slot) + 1));
-                }
+            if again > 0 {
+                pack(&mut words[layout.bitmap_words..], &twice().collect::<Vec<_>>());
             }
         }
         let hash = members.iter().fold(0_u32, |hash, &slot| hash.wrapping_add(mix(slot)));
@@ -456,15 +519,33 @@ fn lanes(members: &[u16]) -> Holders {
     rest.iter().zip(1..).fold(set, |set, (&slot, lane)| set.with_lane(lane, Some(slot)))
 }
 
-/// The smallest list for so many, or a bitmap where that is no larger; a list in any case if slots
-/// are in it `again`. `None` if that would take more than a list can have.
-fn shape_of(layout: &Layout, len: usize, again: usize) -> Option<Shape> {
-    let class = len.div_ceil(2 * LANES).next_power_of_two().trailing_zeros() as u8;
-    let list = (usize::from(class) < LIST_CLASSES).then_some(Shape::List(class));
-    if again > 0 {
-        return list;
+/// Slots in lanes, from the first word on.
+fn pack(words: &mut [u64], slots: &[u16]) {
+    for (word, lanes) in words.iter_mut().zip(slots.chunks(LANES)) {
+        *word = lanes.iter().rev().fold(0, |word, &slot| word << 16 | (u64::from(slot) + 1));
     }
-    list.filter(|list| list.words(layout) < layout.bitmap_words).or(Some(Shape::Bitmap))
+}
+
+/// The smallest list for so many, or bits where they are no larger. If slots count `again` there
+/// are lanes for them behind the bits, and bits are preferred to a list up to twice their size, for
+/// readers see less of them. `None` if no record has room.
+fn shape_of(layout: &Layout, len: usize, again: usize) -> Option<Shape> {
+    let list = class_of(len.div_ceil(LANES)).map(Shape::List);
+    if again == 0 {
+        let smaller = list.filter(|list| list.words(layout) < layout.bitmap_words);
+        return smaller.or(Some(Shape::Bitmap));
+    }
+    let counted = class_of(layout.bitmap_words + again.div_ceil(LANES)).map(Shape::Counted);
+    match (list, counted) {
+        (Some(list), Some(counted)) if counted.words(layout) > 2 * list.words(layout) => Some(list),
+        (list, counted) => counted.or(list),
+    }
+}
+
+/// The class of lists with so many words.
+fn class_of(words: usize) -> Option<u8> {
+    let class = words.div_ceil(2).next_power_of_two().trailing_zeros() as u8;
+    (usize::from(class) < LIST_CLASSES).then_some(class)
 }
 
 /// A slot's part in the hash of a set.
@@ -478,6 +559,11 @@ fn mix(slot: u16) -> u32 {
 /// make it. `None` if it names a slot that there is not, or is out of order.
 fn sound<M: Words>(table: &Table<M>, record: Record) -> Option<(Meta, bool)> {
     let set = Holders::record(record, None, 0);
+    if matches!(record.shape, Shape::Counted(_))
+        && record.shape.words(&table.layout) <= table.layout.bitmap_words
+    {
+        return None;
+    }
     let (mut len, mut again, mut hash, mut sound) = (0_usize, 0_usize, 0_u32, true);
     let mut last = None;
     table.for_each_member(set, |slot| {
@@ -489,7 +575,17 @@ fn sound<M: Words>(table: &Table<M>, record: Record) -> Option<(Meta, bool)> {
     });
     let first = table.layout.arena_word(record.unit);
     let full = |lane: usize| (table.load(first + lane / LANES) >> (lane % LANES * 16)) as u16 != 0;
-    let dense = record.shape == Shape::Bitmap || (0..len).all(full);
+    let dense = !matches!(record.shape, Shape::List(_)) || (0..len).all(full);
+    if let Shape::Counted(_) = record.shape {
+        let mut last = None;
+        table.for_each_again(set, |slot| {
+            let known = usize::from(slot) < table.layout.slots && table.is_member(set, slot);
+            sound &= known && last <= Some(slot);
+            last = Some(slot);
+            hash = hash.wrapping_add(mix(slot));
+            (len, again) = (len + 1, again + 1);
+        });
+    }
     let shape = shape_of(&table.layout, len, again);
     let canonical = dense && len > INLINE_LANES && shape == Some(record.shape);
     let shape = Some(record.shape);

@@ -145,12 +145,8 @@ impl<M: WordsMut> MirrorWriter<M> {
         let set = self.table.holders(entry).set();
         let mut again = std::mem::take(&mut self.again);
         again.clear();
-        let mut last = None;
-        self.table.for_each_member(set, |member| {
-            if last.replace(member) == Some(member) && again.last() != Some(&member) {
-                again.push(member);
-            }
-        });
+        self.table.for_each_again(set, |member| again.push(member));
+        again.dedup();
         let spilled = again.iter().try_for_each(|&member| {
             if self.aliases.any(&self.table, entry, member) {
                 return Ok(());
