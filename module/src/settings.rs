@@ -4,6 +4,7 @@
 //! plane publishes. These settings say where the segment is and how this proxy behaves around a
 //! decision. All parts of one Envoy that name the same `segmentDir` share one runtime.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,60 @@ pub enum StaleMetrics {
     Neutral,
     /// The last known numbers count, however old.
     LastKnown,
+}
+
+/// Where prompts are turned into the tokens that engines see, for configurations that ask for them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Tokenizers {
+    /// Directory of models: `<model>/tokenizer.json`, or as a Hugging Face cache. Absent: the one
+    /// that the environment variable `LOCAL_TOKENIZER_DIR` names, if any.
+    pub directory: Option<PathBuf>,
+    /// Models that lie elsewhere: the directory, or the `tokenizer.json` in it.
+    pub map: BTreeMap<String, PathBuf>,
+    /// Threads that tokenize, 1 to 64.
+    pub threads: usize,
+    /// Requests that may wait for these threads; the next one goes without tokens at once.
+    pub queue: usize,
+    /// Bytes that remembered tokens of text may take.
+    pub cache_bytes: usize,
+    /// How long a request waits for its tokens before it is decided on without.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Envoy cluster of the servers that render prompts where a configuration names one and there
+    /// is no tokenizer on this machine. Empty = none.
+    pub render_cluster: String,
+}
+
+impl Default for Tokenizers {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            map: BTreeMap::new(),
+            threads: 2,
+            queue: 1024,
+            cache_bytes: 256 << 20,
+            timeout: Duration::from_millis(25),
+            render_cluster: String::new(),
+        }
+    }
+}
+
+impl Tokenizers {
+    fn check(&self) -> Result<(), String> {
+        let expected =
+            |field: &str, what: &str| Err(format!("settings: tokenizers.{field}: {what}"));
+        if !(1..=64).contains(&self.threads) {
+            return expected("threads", &format!("expected 1 to 64, found {}", self.threads));
+        }
+        if self.queue == 0 {
+            return expected("queue", "must be positive");
+        }
+        if self.timeout.is_zero() {
+            return expected("timeout", "must be positive");
+        }
+        Ok(())
+    }
 }
 
 /// Settings of the `scheduler` filter, the `pods` cluster and the `admin` filter.
@@ -88,6 +143,8 @@ pub struct Settings {
     pub record_inputs: bool,
     /// Whether control headers that a client sends are removed.
     pub strip_control_headers: bool,
+    /// Where prompts become tokens.
+    pub tokenizers: Tokenizers,
     /// For drills: a request with this header and the value `panic` makes its decision panic.
     /// Empty (the default) = off.
     pub fault_injection_header: String,
@@ -112,6 +169,7 @@ impl Default for Settings {
             legacy_metric_names: false,
             record_inputs: false,
             strip_control_headers: true,
+            tokenizers: Tokenizers::default(),
             fault_injection_header: String::new(),
         }
     }
@@ -136,6 +194,7 @@ impl Settings {
         if settings.segment_dir.as_os_str().is_empty() {
             return Err("settings: segmentDir: must not be empty".into());
         }
+        settings.tokenizers.check()?;
         Ok(settings)
     }
 }
@@ -197,6 +256,10 @@ mod tests {
         assert_eq!(settings.segment_dir, PathBuf::from("/run/inlane"));
         assert_eq!(settings.decision_budget, Duration::from_micros(1_500));
         assert_eq!(settings.failure_mode, Some(FailureMode::FailOpen));
+        let tokenizers = b"tokenizers: {directory: /models, timeout: 5ms, map: {m: /m}}";
+        let tokenizers = Settings::parse(tokenizers).unwrap().tokenizers;
+        assert_eq!(tokenizers.timeout, Duration::from_millis(5));
+        assert_eq!((tokenizers.threads, tokenizers.queue), (2, 1024));
         let json = br#"{"destination": "overrideHost", "staleMetrics": "lastKnown"}"#;
         let settings = Settings::parse(json).unwrap();
         assert_eq!(settings.destination, Destination::OverrideHost);
@@ -211,6 +274,13 @@ mod tests {
         assert!(unit.contains("decisionBudget") && unit.contains("500us"), "{unit}");
         let status = Settings::parse(b"admissionDenialStatus: 503").unwrap_err();
         assert!(status.contains("admissionDenialStatus") && status.contains("429"), "{status}");
+        for (field, value) in
+            [("threads", "0"), ("threads", "65"), ("queue", "0"), ("timeout", "0s")]
+        {
+            let text = format!("tokenizers: {{{field}: {value}}}");
+            let refused = Settings::parse(text.as_bytes()).unwrap_err();
+            assert!(refused.contains(&format!("tokenizers.{field}")), "{refused}");
+        }
         assert!(Settings::parse(b"maxBodyBytes: 0").unwrap_err().contains("maxBodyBytes"));
     }
 }

@@ -1,11 +1,13 @@
 //! `token-producer`: promises that prompts are tokenized.
 //!
-//! Prompts arrive tokenized, or already packed into blocks, because the body is read while it
-//! arrives; there is nothing left to do here per request. What remains is the configuration: the
-//! data key that consumers ask for, the choice of a backend, and how media are estimated
-//! ([`Estimate`], which whoever reads bodies asks for).
+//! A prompt is tokenized before the decision, and packed into blocks while its body arrives; there
+//! is nothing left to do here per request, and nothing that could fail: a request without tokens
+//! is one, not a producer's failure. What remains is the configuration: the data key that consumers
+//! ask for, what is wanted of tokenizers ([`Wish`]) and how media are estimated ([`Estimate`]).
+//! Whoever reads bodies asks for both.
 
 mod estimate;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use serde::Deserialize;
 
 pub use estimate::Estimate;
 use estimate::EstimateParameters;
+pub use wish::Wish;
 
 /// The type `token-producer`.
 pub const TYPE: PluginType = PluginType::new("token-producer", build)
@@ -128,13 +131,10 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let parameters: Parameters = params.decode()?;
     parameters.validate()?;
     if parameters.uds_tokenizer_config.is_some() {
-        build.warn("udsTokenizerConfig is deprecated, use vllm");
-    }
-    if !parameters.model_name.is_empty() {
-        build.warn(format!(
-            "prompts of {} are counted by estimate: the configured tokenizer backend is not used",
-            parameters.model_name
-        ));
+        build.warn(
+            "udsTokenizerConfig is deprecated: only tokenizers on this machine that its \
+             modelTokenizerMap names are used, in process",
+        );
     }
     build.produce_key(TOKENIZED_PROMPT);
     Ok(Roles::default().producer(Arc::new(TokenProducer)))
@@ -169,13 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn remote_backends_warn_once() {
+    fn the_socket_is_deprecated() {
         let mut world = World::new(0);
         for (parameters, warnings) in [
-            ("{modelName: m}", 1),
-            ("{modelName: m, vllm: {url: 'http://r:8000', timeout: 1.5s, mmTimeout: 1m}}", 1),
-            ("{modelName: m, udsTokenizerConfig: {socketFile: /tmp/s}}", 2),
-            ("{modelName: m, udsTokenizerConfig: {useTCP: true, modelTokenizerMap: {m: /t}}}", 2),
+            ("{modelName: m}", 0),
+            ("{modelName: m, vllm: {url: 'http://r:8000', timeout: 1.5s, mmTimeout: 1m}}", 0),
+            ("{modelName: m, udsTokenizerConfig: {socketFile: /tmp/s}}", 1),
+            ("{modelName: m, udsTokenizerConfig: {useTCP: true, modelTokenizerMap: {m: /t}}}", 1),
         ] {
             let built = world.build("tokenizer", parameters).unwrap();
             assert_eq!(built.warnings.len(), warnings, "{:?}", built.warnings);

@@ -13,6 +13,11 @@ use crate::runtime::Runtime;
 /// Prometheus text: what was recorded, and gauges that are read when somebody looks.
 pub(super) fn render(runtime: &Runtime) -> Vec<u8> {
     runtime.metrics.held_bytes.set(runtime.held_bytes.load(Ordering::Relaxed) as i64);
+    let tokenizers = runtime.tokens.tokenizers();
+    let gauge = |count: Option<usize>| count.and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
+    let tokens = &runtime.metrics.tokens;
+    tokens.queue.set(gauge(tokenizers.as_ref().map(|t| t.queued())));
+    tokens.models.set(gauge(tokenizers.as_ref().map(|t| t.models().len())));
     let mut out = Vec::with_capacity(64 << 10);
     runtime.metrics.render(runtime.settings().legacy_metric_names, &mut out);
     let mut text = String::new();

@@ -14,6 +14,7 @@ use super::plugins::PluginTimes;
 use super::requests::RequestFamilies;
 use super::series::ModelSeries;
 use super::shadow::ShadowFamilies;
+use super::tokens::TokenFamilies;
 use crate::scheduler::Step;
 
 /// Every family of the module.
@@ -28,7 +29,7 @@ pub struct Families {
     pub decision: Histogram,
     attempts: IntCounterVec,
     attempts_deprecated: IntCounterVec,
-    steps: [IntCounter; 3],
+    steps: [IntCounter; 4],
     /// How long plugins take.
     pub plugin_times: PluginTimes,
     /// Decisions for an endpoint that held the start of the prompt; counted and shown only where
@@ -36,6 +37,8 @@ pub struct Families {
     pub cache_hits: IntCounter,
     /// The shadow configuration.
     pub shadow: ShadowFamilies,
+    /// Tokenizing.
+    pub tokens: TokenFamilies,
     /// Decisions repeated because a booking conflicted.
     pub conflicts: IntCounter,
     /// Attempts that went to another endpoint after one failed.
@@ -68,7 +71,7 @@ impl Families {
         let old_attempt = ["status", "target_model_name", "pod_name", "namespace", "port"];
         let steps = m.counters(
             "inlane_decision_steps_total",
-            "Decisions by the step they were made on: full, partial (the last data producers left out), load-only.",
+            "Decisions by the step they were made on: full, precise-missed (without the tokens of the prompt), partial (the last data producers left out), load-only.",
             &["step"],
         )?;
         let info = m.gauges(
@@ -80,6 +83,7 @@ impl Families {
         Ok(Self {
             requests: RequestFamilies::new(&m)?,
             shadow: ShadowFamilies::new(&m)?,
+            tokens: TokenFamilies::new(&m)?,
             processing: m.histogram(
                 "llm_d_epp_request_processing_duration_seconds",
                 "[ALPHA] Time from receipt of a request to its release or refusal in seconds.",
@@ -105,7 +109,7 @@ impl Families {
                 &old("scheduler_attempts_total", "Counter of scheduling attempts."),
                 &old_attempt,
             )?,
-            steps: [Step::Full, Step::Partial, Step::LoadOnly]
+            steps: [Step::Full, Step::PreciseMissed, Step::Partial, Step::LoadOnly]
                 .map(|s| steps.with_label_values(&[s.as_str()])),
             plugin_times: PluginTimes::default(),
             cache_hits: IntCounter::new("cache_hits", "Shown under its oldest name only.")?,
@@ -148,8 +152,9 @@ impl Families {
     pub fn step(&self, step: Step) -> &IntCounter {
         match step {
             Step::Full => &self.steps[0],
-            Step::Partial => &self.steps[1],
-            Step::LoadOnly => &self.steps[2],
+            Step::PreciseMissed => &self.steps[1],
+            Step::Partial => &self.steps[2],
+            Step::LoadOnly => &self.steps[3],
         }
     }
 

@@ -13,6 +13,7 @@ pub mod plugins;
 mod requests;
 mod series;
 mod shadow;
+mod tokens;
 
 pub use families::Families;
 pub use labels::ModelLabels;

@@ -19,6 +19,7 @@ mod owner;
 mod served;
 mod tenants;
 mod timer;
+pub mod tokens;
 mod watcher;
 #[cfg(test)]
 mod watcher_tests;
@@ -37,6 +38,8 @@ pub use served::{Served, Serving, ShadowPlan, Unserved, slot_generation};
 pub use timer::{Alarm, Timer};
 #[cfg(test)]
 pub(crate) use watcher::Watcher;
+
+use tokens::TokenService;
 
 use crate::metrics::Families;
 use crate::record::DecisionLog;
@@ -66,6 +69,8 @@ pub struct Runtime {
     pub heartbeat_ns: AtomicU64,
     /// Wakes streams that wait for a moment.
     pub timer: Timer,
+    /// Tokenizers, where a configuration wants them.
+    pub tokens: TokenService,
     /// Asks the owner thread to forget all prefixes.
     pub reset_prefixes: AtomicBool,
     /// The last time somebody warned of missing decisions, in ms; see [`Runtime::warn_undecided`].
@@ -121,6 +126,7 @@ impl Runtime {
             model_generation: AtomicU64::new(0),
             heartbeat_ns: AtomicU64::new(0),
             timer: Timer::default(),
+            tokens: TokenService::default(),
             reset_prefixes: AtomicBool::new(false),
             warned_ms: AtomicU64::new(0),
             registry,

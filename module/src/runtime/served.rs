@@ -10,7 +10,7 @@ use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
 use inlane_core::request::BlockUnit;
 use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_WORDS};
-use inlane_plugins::token_producer::Estimate;
+use inlane_plugins::token_producer::{Estimate, Wish};
 use inlane_segment::{Ledger, SlotGeneration, Snapshot};
 
 /// Why there is nothing to decide on.
@@ -84,6 +84,8 @@ pub struct Serving {
     pub scalars: Vec<(Col<Scalar>, usize)>,
     /// How media in prompts are counted.
     pub media: Estimate,
+    /// What the configuration wants of tokenizers.
+    pub tokens: Option<Wish>,
     /// This process's bookings.
     pub ledger: Arc<Ledger>,
     /// The pool.

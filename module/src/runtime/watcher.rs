@@ -13,7 +13,7 @@ use inlane_core::config::{self, LoadedConfig};
 use inlane_core::endpoint::EndpointSet;
 use inlane_core::plan::{Plan, StaleMetrics as PlanStaleMetrics};
 use inlane_core::snapshot::{ConfigDocument, Pool, Topology};
-use inlane_plugins::token_producer;
+use inlane_plugins::token_producer::{self, Wish};
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
 use super::Runtime;
@@ -82,6 +82,9 @@ impl Watcher {
             self.publish(runtime);
         }
         self.follow_models(runtime, new_config);
+        if let Err(error) = runtime.tokens.follow(&runtime.served(), &runtime.settings()) {
+            self.complain(error);
+        }
         self.let_go(runtime);
     }
 
@@ -268,6 +271,7 @@ impl Watcher {
                     shadow,
                     scalars: scalar_places(&plan),
                     media: token_producer::estimate(config),
+                    tokens: Wish::of(config),
                     plan: Arc::new(plan),
                     snapshot,
                     ledger,

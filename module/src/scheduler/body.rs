@@ -120,11 +120,27 @@ impl BodyReader {
         scanner.finish()?;
         if scanner.needs_second_pass() {
             let mut body = Vec::new();
-            envoy.for_each_buffered_request_body_chunk(&mut |chunk| body.extend_from_slice(chunk));
-            envoy.for_each_received_request_body_chunk(&mut |chunk| body.extend_from_slice(chunk));
+            Self::copy_to(envoy, &mut body);
             scanner.second_pass(&[&body])?;
         }
         Ok(())
+    }
+
+    /// The body's size in bytes, once it is complete.
+    pub(super) fn bytes(&self) -> u64 {
+        self.scanned as u64
+    }
+
+    /// Appends the body, which Envoy still holds, to `out`.
+    pub(super) fn copy_to<EHF: EnvoyHttpFilterExt>(envoy: &mut EHF, out: &mut Vec<u8>) {
+        envoy.for_each_buffered_request_body_chunk(&mut |chunk| out.extend_from_slice(chunk));
+        envoy.for_each_received_request_body_chunk(&mut |chunk| out.extend_from_slice(chunk));
+    }
+
+    /// Whether a prompt has media parts.
+    pub(super) fn has_media(&self) -> bool {
+        let mut prompts = self.scanner.iter().flat_map(|s| s.sink().blocks().prompts());
+        prompts.any(|prompt| !prompt.media.is_empty())
     }
 
     /// The scanner, once the body is complete.

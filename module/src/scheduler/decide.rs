@@ -33,6 +33,9 @@ const CONFLICTS: u32 = 8;
 pub enum Step {
     /// Everything that is configured.
     Full,
+    /// The prompt's tokens were not there in time, or not to be had: prefixes were compared by the
+    /// blocks of its text only.
+    PreciseMissed,
     /// The budget was used up while the data producers ran: the last ones were left out.
     Partial,
     /// The budget was used up before the data producers' turn: load only.
@@ -44,6 +47,7 @@ impl Step {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::PreciseMissed => "precise-missed",
             Self::Partial => "partial",
             Self::LoadOnly => "load-only",
         }
@@ -58,6 +62,8 @@ pub(super) struct Asked<'a> {
     pub started_ns: u64,
     /// Places in windows that it has waited for.
     pub tickets: &'a [(PluginIx, Ticket)],
+    /// Whether it goes without tokens that the configuration wants.
+    pub missed_tokens: bool,
 }
 
 /// A decided and booked request.
@@ -185,11 +191,12 @@ fn run(
         let (tickets, overdue) = (asked.tickets, Some(&overdue as _));
         let ask = Ask { seed, tickets, overdue, ..Ask::new(&request, serving, now_ms) };
         match plan.produce(&ask, scratch) {
+            Produced::All if asked.missed_tokens => Step::PreciseMissed,
             Produced::All => Step::Full,
             Produced::Cut => Step::Partial,
         }
     };
-    if step != Step::Full {
+    if matches!(step, Step::Partial | Step::LoadOnly) {
         fill_load(serving, scratch);
     }
 

@@ -18,6 +18,7 @@ use super::forward::{forget_control_headers, forward};
 use super::headers::{EnvoyHeaders, Noted};
 use super::response::Response;
 use super::route::{Complete, DEFAULT_FLOW, Held, Undecided, enroll, route};
+use super::tokens::{self, TOKENS, Tokens};
 use crate::clock;
 use crate::runtime::{Alarm, Runtime, Served};
 use crate::settings::{OtherPaths, Settings};
@@ -43,8 +44,14 @@ enum Verdict {
     Held,
 }
 
-/// What the timer tells a stream whose wait is over.
+/// What the timer tells a stream whose window has closed.
 const RESUME: u64 = 1;
+
+/// What a request waits for.
+enum Wait {
+    Tokens(tokens::Waiting),
+    Window(Held),
+}
 
 /// One stream.
 pub(super) struct Filter {
@@ -53,8 +60,9 @@ pub(super) struct Filter {
     received_ns: u64,
     noted: Noted,
     body: Option<BodyReader>,
-    /// Set while the request waits for a window to close.
-    held: Option<Held>,
+    /// What the request waits for, while it does.
+    wait: Option<Wait>,
+    tokens: Tokens,
     token: Option<Token>,
     response: Option<Response>,
 }
@@ -62,8 +70,8 @@ pub(super) struct Filter {
 impl Filter {
     /// A filter of a new stream.
     pub(super) fn new(settings: Arc<Settings>, runtime: Arc<Runtime>) -> Self {
-        let (received_ns, noted, body, held, token, response) = Default::default();
-        Self { settings, runtime, received_ns, noted, body, held, token, response }
+        let (received_ns, noted, body, wait, tokens, token, response) = Default::default();
+        Self { settings, runtime, received_ns, noted, body, wait, tokens, token, response }
     }
 
     fn answer<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, answer: &Answer) -> Verdict {
@@ -97,7 +105,7 @@ impl Filter {
         self.runtime.metrics.processing.observe(taken as f64 * 1e-9);
     }
 
-    /// The body is complete: waits for others first where the configuration says so.
+    /// The body is complete: waits for its tokens first where the configuration wants them.
     fn complete<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
         let started_ns = clock::now_ns();
         let Some(body) = &mut self.body else { return Verdict::Go };
@@ -106,17 +114,50 @@ impl Filter {
         }
         let Some(body) = &self.body else { return Verdict::Go };
         let served = self.runtime.served();
-        // A panic here means that there is nothing to wait for; the decision will meet it again.
+        // A panic here means that there are no tokens; the decision is made without.
         let stream = self.stream(body, &served, started_ns);
+        let asked = catch_unwind(AssertUnwindSafe(|| tokens::ask(envoy, &stream)));
+        match asked.unwrap_or(Err(Tokens::Missed)) {
+            Ok(waiting) => {
+                self.wait = Some(Wait::Tokens(waiting));
+                Verdict::Held
+            }
+            Err(tokens) => {
+                self.tokens = tokens;
+                self.enroll(envoy, &served, started_ns)
+            }
+        }
+    }
+
+    /// What there is to know of the request's tokens is known: waits for others where the
+    /// configuration says so.
+    fn enroll<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        served: &Arc<Served>,
+        started_ns: u64,
+    ) -> Verdict {
+        let Some(body) = &self.body else { return Verdict::Go };
+        // A panic here means that there is nothing to wait for; the decision will meet it again.
+        let stream = self.stream(body, served, started_ns);
         let held = catch_unwind(AssertUnwindSafe(|| enroll(envoy, &stream))).unwrap_or_default();
         if let Some(held) = held {
             let (at_ms, stream) = (held.ready_at_ms(), Box::new(envoy.new_scheduler()));
             if self.runtime.timer.set(Alarm { at_ms, stream, event: RESUME }) {
-                self.held = Some(held);
+                self.wait = Some(Wait::Window(held));
                 return Verdict::Held;
             }
         }
-        self.decide(envoy, &served, &[], started_ns)
+        self.decide(envoy, served, &[], started_ns)
+    }
+
+    /// The wait for tokens is over: goes on with what came of it.
+    fn go_on<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF, waiting: tokens::Waiting) {
+        let (served, started_ns) = (self.runtime.served(), clock::now_ns());
+        self.tokens = waiting.settle(&self.runtime, &self.noted);
+        if let Verdict::Go = self.enroll(envoy, &served, started_ns) {
+            envoy.continue_decoding();
+        }
     }
 
     /// Decides, books and prepares the request for its pod.
@@ -163,9 +204,9 @@ impl Filter {
         served: &'a Arc<Served>,
         started_ns: u64,
     ) -> Complete<'a> {
-        let Self { settings, runtime, received_ns, noted, .. } = self;
+        let Self { settings, runtime, received_ns, noted, tokens, .. } = self;
         let received_ns = *received_ns;
-        Complete { settings, runtime, served, noted, body, received_ns, started_ns }
+        Complete { settings, runtime, served, noted, body, received_ns, started_ns, tokens }
     }
 
     /// The settings' failure mode, or else the pool's.
@@ -250,7 +291,7 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         if self.token.is_some() {
             return BodyStatus::Continue;
         }
-        if self.held.is_some() {
+        if self.wait.is_some() {
             return BodyStatus::StopIterationAndBuffer;
         }
         let size = BodyReader::size(envoy);
@@ -281,7 +322,7 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
         if self.body.is_none() || self.token.is_some() {
             return TrailersStatus::Continue;
         }
-        if self.held.is_some() {
+        if self.wait.is_some() {
             return TrailersStatus::StopIteration;
         }
         match self.complete(envoy) {
@@ -291,11 +332,35 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
     }
 
     fn on_scheduled(&mut self, envoy: &mut EHF, event_id: u64) {
-        let Some(held) = self.held.take_if(|_| event_id == RESUME) else { return };
-        let (served, started_ns) = (self.runtime.served(), clock::now_ns());
-        let tickets = held.into_tickets(&served);
-        if let Verdict::Go = self.decide(envoy, &served, &tickets, started_ns) {
-            envoy.continue_decoding();
+        match (self.wait.take(), event_id) {
+            (Some(Wait::Tokens(waiting)), TOKENS) => self.go_on(envoy, waiting),
+            (Some(Wait::Window(held)), RESUME) => {
+                let (served, started_ns) = (self.runtime.served(), clock::now_ns());
+                let tickets = held.into_tickets(&served);
+                if let Verdict::Go = self.decide(envoy, &served, &tickets, started_ns) {
+                    envoy.continue_decoding();
+                }
+            }
+            (wait, _) => self.wait = wait,
+        }
+    }
+
+    fn on_http_callout_done(
+        &mut self,
+        envoy: &mut EHF,
+        callout_id: u64,
+        result: abi::envoy_dynamic_module_type_http_callout_result,
+        response_headers: Option<&[(EnvoyBuffer<'_>, EnvoyBuffer<'_>)]>,
+        response_body: Option<&[EnvoyBuffer<'_>]>,
+    ) {
+        let over = match &mut self.wait {
+            Some(Wait::Tokens(waiting)) => {
+                waiting.answered(callout_id, result, response_headers, response_body)
+            }
+            _ => false,
+        };
+        if over && let Some(Wait::Tokens(waiting)) = self.wait.take() {
+            self.go_on(envoy, waiting);
         }
     }
 

@@ -3,12 +3,14 @@
 //! ```text
 //! headers   strip control headers, refuse by length, hold
 //! body      scan and hash each piece where it lies; at the end decide and book
+//! held      for the prompt's tokens, or for a window to close, where the configuration says so
 //! retries   the `pods` cluster asks again by token; see `crate::cluster`
 //! response  first byte gives projected tokens back; usage is read in passing
 //! drop      the claim is released, whatever happened
 //! ```
 //!
-//! Nothing is copied out of Envoy's buffers, and no request leaves the proxy to be decided on.
+//! Nothing is copied out of Envoy's buffers but a body that is to be tokenized, and no request leaves
+//! the proxy to be decided on.
 
 mod answer;
 mod body;
@@ -27,6 +29,7 @@ mod shadow;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod usage;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use inlane_core::decision::ScheduleError;
 use inlane_core::effect::PluginIx;
 use inlane_core::plugin::{Ticket, Tickets};
 use inlane_core::request::{Headers, Media, Prompt, Request};
+use inlane_text::tokens::MediaRange;
 use inlane_text::{Feature, Summary};
 use prometheus::IntCounter;
 
@@ -18,6 +19,7 @@ use super::body::BodyReader;
 use super::decide::{Asked, Ground, NoRoute, Routed, decide};
 use super::headers::{EnvoyHeaders, Noted};
 use super::response::{Hooks, Response};
+use super::tokens::Tokens;
 use crate::clock;
 use crate::runtime::{Runtime, Served};
 use crate::settings::Settings;
@@ -46,6 +48,8 @@ pub(super) struct Complete<'a> {
     pub(super) received_ns: u64,
     /// When the worker took the complete request up.
     pub(super) started_ns: u64,
+    /// The prompts as tokens, as far as they are wanted and there.
+    pub(super) tokens: &'a Tokens,
 }
 
 /// Makes the decision. What is booked is in `token` at once: whatever happens after that, the stream
@@ -56,7 +60,8 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     tickets: &[(PluginIx, Ticket)],
     token: &mut Option<Token>,
 ) -> Result<(Routed, Response), Undecided> {
-    let &Complete { settings, runtime, served, noted, body, received_ns, started_ns } = stream;
+    let &Complete { settings, runtime, served, received_ns, started_ns, .. } = stream;
+    let &Complete { noted, body, tokens, .. } = stream;
     let Some(scanner) = body.scanner() else {
         return Err(Undecided::Failure(Answer::panicked()));
     };
@@ -76,12 +81,14 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     if !fault.is_empty() && headers.get(fault) == Some("panic") {
         panic!("asked for by the header {fault}");
     }
-    let read = Read::of(noted, body);
+    let read = Read::of(noted, body, tokens);
     let media = read.media();
     let request = read.request(&summary, &headers, &media);
     let ground = Ground { runtime, settings, served, serving };
+    let missed_tokens = tokens.are_missed();
+    let asked = Asked { request, started_ns, tickets, missed_tokens };
     let decided = worker::with(runtime, |worker| {
-        let routed = decide(ground, worker, &Asked { request, started_ns, tickets })?;
+        let routed = decide(ground, worker, &asked)?;
         *token = Some(routed.token);
         Ok(routed)
     });
@@ -109,7 +116,7 @@ fn names_model(model: &str, headers: &dyn Headers) -> bool {
 /// Asks for places in the windows that the configuration collects requests in; `None` when there is
 /// nothing to wait for, be it because no decision can be made anyway.
 pub(super) fn enroll<EHF: EnvoyHttpFilterExt>(envoy: &EHF, stream: &Complete<'_>) -> Option<Held> {
-    let &Complete { settings, runtime, served, noted, body, started_ns, .. } = stream;
+    let &Complete { settings, runtime, served, noted, body, started_ns, tokens, .. } = stream;
     let serving = served.serving()?;
     let plan = &serving.plan;
     if plan.config().windows.is_empty() || is_stale(runtime, settings, started_ns) {
@@ -119,7 +126,7 @@ pub(super) fn enroll<EHF: EnvoyHttpFilterExt>(envoy: &EHF, stream: &Complete<'_>
     if !names_model(summary.model, &headers) {
         return None;
     }
-    let read = Read::of(noted, body);
+    let read = Read::of(noted, body, tokens);
     let media = read.media();
     let request = read.request(&summary, &headers, &media);
     let tickets = worker::with(runtime, |worker| {
@@ -161,27 +168,54 @@ struct Read<'a> {
     /// The same as blocks, where `prompts` are ids.
     packed: Vec<Prompt<'a>>,
     prompt_bytes: u64,
-    media: Vec<(u32, Feature, String)>,
+    media: Found<'a>,
+}
+
+/// Media parts: as the engine has them, or as the scanner found them.
+enum Found<'a> {
+    Engine(&'a [MediaRange]),
+    Scanner(Vec<(u32, Feature, String)>),
 }
 
 impl<'a> Read<'a> {
-    fn of(noted: &'a Noted, body: &'a BodyReader) -> Self {
-        let (prompts, packed) = match body.ids() {
-            Some(ids) => (ids.map(Prompt::Tokens).collect(), body.packed()),
-            None => (body.packed(), Vec::new()),
+    fn of(noted: &'a Noted, body: &'a BodyReader, tokens: &'a Tokens) -> Self {
+        let (prompts, packed) = match (tokens.ready(), body.ids()) {
+            (Some(tokens), _) => {
+                (tokens.prompts.iter().map(|ids| Prompt::Tokens(ids)).collect(), body.packed())
+            }
+            (None, Some(ids)) => (ids.map(Prompt::Tokens).collect(), body.packed()),
+            (None, None) => (body.packed(), Vec::new()),
         };
-        Self { noted, prompts, packed, prompt_bytes: body.prompt_bytes(), media: body.media() }
+        let media = match tokens.ready() {
+            Some(tokens) if !tokens.media.is_empty() => Found::Engine(&tokens.media),
+            _ => Found::Scanner(body.media()),
+        };
+        Self { noted, prompts, packed, prompt_bytes: body.prompt_bytes(), media }
     }
 
     fn media(&self) -> Vec<Media<'_>> {
-        let parts = self.media.iter().map(|(prompt, part, hash)| Media {
-            modality: part.modality.name(),
-            hash,
-            prompt: *prompt,
-            offset: part.offset,
-            length: part.length.into(),
-        });
-        parts.collect()
+        match &self.media {
+            Found::Engine(parts) => {
+                let parts = parts.iter().map(|part| Media {
+                    modality: &part.modality,
+                    hash: &part.hash,
+                    prompt: part.prompt,
+                    offset: part.offset,
+                    length: part.length,
+                });
+                parts.collect()
+            }
+            Found::Scanner(parts) => {
+                let parts = parts.iter().map(|(prompt, part, hash)| Media {
+                    modality: part.modality.name(),
+                    hash,
+                    prompt: *prompt,
+                    offset: part.offset,
+                    length: part.length.into(),
+                });
+                parts.collect()
+            }
+        }
     }
 
     fn request<'r>(
@@ -225,7 +259,7 @@ fn undecided(runtime: &Runtime, request: &Request<'_>, reason: NoRoute) -> Undec
 }
 
 /// Whether the control plane has been silent for too long.
-fn is_stale(runtime: &Runtime, settings: &Settings, now_ns: u64) -> bool {
+pub(super) fn is_stale(runtime: &Runtime, settings: &Settings, now_ns: u64) -> bool {
     let heartbeat = runtime.heartbeat_ns.load(Ordering::Relaxed);
     u128::from(now_ns.saturating_sub(heartbeat)) > settings.snapshot_stale_after.as_nanos()
 }

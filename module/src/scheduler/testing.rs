@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use envoy_proxy_dynamic_modules_rust_sdk::{
     EnvoyBuffer, EnvoyMutBuffer, HttpFilter, MockEnvoyHttpFilter, MockEnvoyHttpFilterScheduler, abi,
@@ -14,6 +15,8 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use super::filter::Filter;
 use crate::testing::World;
 
+use abi::envoy_dynamic_module_type_http_callout_init_result as CalloutInit;
+use abi::envoy_dynamic_module_type_http_callout_result as CalloutResult;
 pub(crate) use abi::envoy_dynamic_module_type_on_http_filter_request_body_status as BodyStatus;
 use abi::envoy_dynamic_module_type_on_http_filter_request_headers_status as HeadersStatus;
 pub(crate) use abi::envoy_dynamic_module_type_on_http_filter_request_trailers_status as TrailersStatus;
@@ -52,6 +55,10 @@ pub(crate) struct Seen {
     pub(crate) replies: Vec<Reply>,
     /// How often the filter let the request go on after it had held it.
     pub(crate) continued: u32,
+    /// Events that threads of the module have for the stream.
+    pub(crate) events: Vec<u64>,
+    /// Calls to servers: cluster, headers, body, timeout in ms. Their ids count from 0.
+    pub(crate) calls: Vec<(String, Headers, String, u64)>,
 }
 
 /// One stream with its filter.
@@ -157,6 +164,29 @@ impl Stream {
         self.filter.as_mut().unwrap().on_request_trailers(&mut self.envoy)
     }
 
+    /// Waits until a thread of the module has an event for the stream, and hands it over.
+    pub(crate) fn woken(&mut self) {
+        let since = Instant::now();
+        let event = loop {
+            if let Some(event) = self.seen().events.pop() {
+                break event;
+            }
+            assert!(since.elapsed() < Duration::from_secs(30), "nobody wakes the stream");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        self.scheduled(event);
+    }
+
+    /// The call with this id has ended with an answer of the server, or without.
+    pub(crate) fn called(&mut self, id: u64, answer: Option<(&str, &str)>) {
+        let headers = answer.map(|(status, _)| [(buffer(":status"), buffer(status))]);
+        let body = answer.map(|(_, body)| [buffer(body)]);
+        let result = if answer.is_some() { CalloutResult::Success } else { CalloutResult::Reset };
+        let (headers, body) = (headers.as_ref().map(|h| &h[..]), body.as_ref().map(|b| &b[..]));
+        let filter = self.filter.as_mut().unwrap();
+        filter.on_http_callout_done(&mut self.envoy, id, result, headers, body);
+    }
+
     /// A thread of the module has committed `event`.
     pub(crate) fn scheduled(&mut self, event: u64) {
         self.filter.as_mut().unwrap().on_scheduled(&mut self.envoy, event);
@@ -241,6 +271,21 @@ fn mock(seen: &Arc<Mutex<Seen>>) -> MockEnvoyHttpFilter {
             seen.replies.push(Reply { status, headers, body });
         };
     }
-    envoy.expect_new_scheduler().returning(|| Box::new(MockEnvoyHttpFilterScheduler::new()));
+    let shared = Arc::clone(seen);
+    envoy.expect_send_http_callout().returning(move |cluster, headers, body, timeout| {
+        let mut seen = shared.lock();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let headers = headers.iter().map(|(key, value)| ((*key).to_owned(), text(value)));
+        let call = (cluster.to_owned(), headers.collect(), text(body.unwrap()), timeout);
+        seen.calls.push(call);
+        (CalloutInit::Success, seen.calls.len() as u64 - 1)
+    });
+    let shared = Arc::clone(seen);
+    envoy.expect_new_scheduler().returning(move || {
+        let shared = Arc::clone(&shared);
+        let mut scheduler = MockEnvoyHttpFilterScheduler::new();
+        scheduler.expect_commit().returning(move |event| shared.lock().events.push(event));
+        Box::new(scheduler)
+    });
     envoy
 }

@@ -212,7 +212,7 @@ impl Parameters {
             if !tokenizers_allowed {
                 return Err(BuildError::field(field, "is not supported, use a token-producer"));
             }
-            build.warn(format!("{field} has no effect, use a token-producer"));
+            build.warn(format!("{field} is deprecated, use a token-producer"));
         }
         let index = &indexer.kv_block_index_config;
         let place = "indexerConfig.kvBlockIndexConfig";
