@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use inlane_kv::event::{EngineType, decode};
+use inlane_kv::event::{Batch, Buffers, EngineType, decode_into};
 use inlane_kv::extras::Extras;
 use inlane_kv::keys::{Algorithm, Hasher};
 use inlane_kv::{Applier, Limits, Mirror};
@@ -34,10 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (blocks, messages) in [(1, 512), (64, 8)] {
         let payloads: Vec<Vec<u8>> =
             (0..messages).map(|message| store(message, blocks)).collect::<Result<_, _>>()?;
+        let mut buffers = Buffers::default();
         let operations = f64::from(blocks) * f64::from(messages);
         time(&format!("decoding, {blocks} blocks per message, per block"), operations, || {
             for payload in &payloads {
-                black_box(decode(payload, EngineType::Vllm).is_ok());
+                let batch = decode_into(payload, EngineType::Vllm, std::mem::take(&mut buffers));
+                buffers = black_box(batch).map(Batch::into_buffers).unwrap_or_default();
             }
         });
         for algorithm in [Algorithm::CborFnv, Algorithm::Xxh64] {
@@ -46,8 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             let name = format!("decoding and applying, {blocks} blocks, {}", algorithm.name());
             time(&name, operations, || {
                 for payload in &payloads {
-                    if let Ok(batch) = decode(payload, EngineType::Vllm) {
+                    let batch =
+                        decode_into(payload, EngineType::Vllm, std::mem::take(&mut buffers));
+                    if let Ok(batch) = batch {
                         black_box(applier.apply(&mut Nothing, 0, "model", &batch));
+                        buffers = batch.into_buffers();
                     }
                 }
             });

@@ -55,7 +55,7 @@
 //!
 //! # Cost
 //!
-//! `examples/throughput.rs` measures it. On two shared cores: 10,000 tokens are hashed in 50 µs
+//! `examples/throughput.rs` measures it. On two shared cores, busy: 10,000 tokens are hashed in 50 µs
 //! (`cbor-fnv`) or 10 µs (`xxh64`) in blocks of 16; a block of a long prompt is decoded in 50 ns and
 //! applied, hashing included, in another 100 or 40.
 

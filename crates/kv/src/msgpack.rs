@@ -48,6 +48,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next value; of a container its head only.
+    #[inline]
     pub(crate) fn value(&mut self) -> Result<Value<'a>, Malformed> {
         let marker = self.byte()?;
         Ok(match Marker::from_u8(marker) {

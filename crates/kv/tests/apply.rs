@@ -237,6 +237,23 @@ fn groups_that_make_no_prefix_are_passed_over() {
 }
 
 #[test]
+fn a_mirror_that_outlives_the_applier_is_kept_up() {
+    let full = json!({"group_idx": 0, "kv_cache_spec_kind": "full_attention"});
+    let removed =
+        |hash: u64| json!({"type": "BlockRemoved", "block_hashes": [hash], "group_idx": 0});
+    let mut index = Index::new(4);
+    index.apply(json!([store(&[1, 2, 3], None, &tokens(0, 12), 4, full.clone())]));
+    for events in
+        [json!([removed(3)]), json!([removed(2), store(&[5], Some(1), &[1, 2, 3, 4], 4, full)])]
+    {
+        let mirror = std::mem::take(&mut index.mirror);
+        index = Index::with(4, Limits::default(), mirror);
+        assert_eq!(index.apply(events).removed, 1);
+    }
+    assert_eq!(index.score(0, &tokens(0, 12)), 1);
+}
+
+#[test]
 fn groups_hold_the_same_block_each_for_itself() {
     let mut index = Index::new(4);
     let of = |group: u32| json!({"group_idx": group, "kv_cache_spec_kind": "full_attention"});

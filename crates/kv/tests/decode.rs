@@ -3,7 +3,7 @@
 
 mod support;
 
-use inlane_kv::event::{Batch, DecodeError, EngineType, Event, decode};
+use inlane_kv::event::{Batch, DecodeError, EngineType, Event, decode, decode_into};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{pack, payload, remove, store};
@@ -76,6 +76,15 @@ fn sglang_has_nine_fields() {
     assert_eq!(group(EngineType::Vllm), (Some(3), Some("mamba".into())));
     assert_eq!(EngineType::from_name("sglang"), Some(EngineType::Sglang));
     assert_eq!(EngineType::from_name("trt"), None);
+}
+
+#[test]
+fn buffers_of_one_message_serve_the_next() {
+    let (first, second) =
+        (samples(), payload(json!([remove(&[9]), store(&[1], None, &[2], 1, json!({}))])));
+    let buffers = vllm(&first).into_buffers();
+    let reused = decode_into(&second, EngineType::Vllm, buffers).unwrap();
+    assert!(reused.events().eq(vllm(&second).events()));
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl Groups {
         }
     }
 
+    /// Whether nothing has been told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Whether the same hash may be held by more than one group.
     pub(super) fn several_indexable(&self) -> bool {
         self.known.iter().filter(|group| self.is_indexable(group.index)).nth(1).is_some()

@@ -36,7 +36,7 @@ pub struct Applier {
     hasher: Hasher,
     limits: Limits,
     tiers: Tiers,
-    slots: HashMap<u16, Slot>,
+    slots: Slots,
     counters: Counters,
     scratch: Scratch,
 }
@@ -71,6 +71,26 @@ pub struct Applied {
     pub cleared: usize,
     /// Events that were passed over, for a [`Reason`].
     pub skipped: usize,
+}
+
+/// What is known of the publishers, by their slots.
+#[derive(Debug, Default)]
+struct Slots(Vec<Option<Box<Slot>>>);
+
+impl Slots {
+    fn get(&mut self, slot: u16) -> &mut Slot {
+        let at = usize::from(slot);
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        self.0[at].get_or_insert_default()
+    }
+
+    fn forget(&mut self, slot: u16) {
+        if let Some(slot) = self.0.get_mut(usize::from(slot)) {
+            *slot = None;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +129,7 @@ impl Applier {
             hasher,
             limits,
             tiers: Tiers::new(tiers),
-            slots: HashMap::new(),
+            slots: Slots::default(),
             counters: Counters::default(),
             scratch: Scratch::default(),
         }
@@ -140,11 +160,12 @@ impl Applier {
         batch: &Batch<'_>,
     ) -> Applied {
         let mut applied = Applied::default();
+        self.learn_groups(mirror, slot, batch);
         for event in batch.events() {
             match event {
                 Event::AllBlocksCleared => {
                     mirror.clear(slot);
-                    self.slots.entry(slot).or_default().empty();
+                    self.slots.get(slot).empty();
                     applied.cleared += 1;
                 }
                 Event::BlockRemoved(removed) => self.removed(mirror, slot, &removed, &mut applied),
@@ -169,7 +190,21 @@ impl Applier {
 
     /// Forgets what is known of a publisher beside the mirror.
     pub fn forget(&mut self, slot: u16) {
-        self.slots.remove(&slot);
+        self.slots.forget(slot);
+    }
+
+    /// A step that evicts says so before it stores, and only stores tell what their group is: without
+    /// a look ahead the first removals after a restart of the scheduler would be lost.
+    fn learn_groups(&mut self, mirror: &mut impl Mirror, slot_number: u16, batch: &Batch<'_>) {
+        let slot = self.slots.get(slot_number);
+        for event in batch.events() {
+            if let Event::BlockStored(Stored { group: Some(group), kind, .. }) = event
+                && slot.groups.learn(group, kind).mistaken
+            {
+                mirror.clear(slot_number);
+                slot.empty();
+            }
+        }
     }
 
     fn stored(
@@ -181,14 +216,10 @@ impl Applier {
         applied: &mut Applied,
     ) -> Result<(), (CacheKind, Reason)> {
         let Self { hasher, limits, tiers, slots, counters, scratch } = self;
-        let slot = slots.entry(slot_number).or_default();
+        let slot = slots.get(slot_number);
         let mut kind = CacheKind::Unknown;
         if let Some(group) = stored.group {
             let learned = slot.groups.learn(group, stored.kind);
-            if learned.mistaken {
-                mirror.clear(slot_number);
-                slot.empty();
-            }
             kind = learned.kind;
             learned.refused.map_or(Ok(()), Err).map_err(|reason| (kind, reason))?;
             if slot.counts.is_none() && slot.groups.several_indexable() {
@@ -304,8 +335,11 @@ impl Applier {
         applied: &mut Applied,
     ) {
         let Self { tiers, slots, counters, .. } = self;
-        let slot = slots.entry(slot_number).or_default();
-        if let Some(Err((kind, reason))) = removed.group.map(|group| slot.groups.check(group)) {
+        let slot = slots.get(slot_number);
+        // A mirror that has outlived the scheduler holds blocks of groups that are not known yet.
+        let is_left_over = slot.groups.is_empty() && !mirror.is_empty(slot_number);
+        let group = removed.group.filter(|_| !is_left_over);
+        if let Some(Err((kind, reason))) = group.map(|group| slot.groups.check(group)) {
             counters.skip_removal(kind, reason);
             applied.skipped += 1;
             return;

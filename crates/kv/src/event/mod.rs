@@ -8,7 +8,7 @@
 mod decode;
 mod extra;
 
-pub use decode::{DecodeError, EventError, decode};
+pub use decode::{Buffers, DecodeError, EventError, decode, decode_into};
 pub use extra::{BlockExtras, Extra, ExtraKeys};
 
 /// Whose events they are.
