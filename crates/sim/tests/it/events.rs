@@ -140,16 +140,13 @@ impl Subscriber {
     }
 
     fn next(&self, millis: i64) -> Option<Message> {
-        if self.socket.poll(zmq::POLLIN, millis).unwrap() == 0 {
-            return None;
-        }
-        Some(Message::new(&self.socket.recv_multipart(0).unwrap()))
+        self.frames(millis).map(|frames| Message::new(&frames))
     }
 
-    /// The payload of the next message, if it comes within ten seconds.
-    pub(crate) fn payload(&self) -> Option<Vec<u8>> {
-        let heard = self.socket.poll(zmq::POLLIN, 10_000).unwrap() > 0;
-        heard.then(|| self.socket.recv_multipart(0).unwrap().pop().unwrap())
+    /// The frames of the next message, if it comes in time.
+    pub(crate) fn frames(&self, millis: i64) -> Option<Vec<Vec<u8>>> {
+        let heard = self.socket.poll(zmq::POLLIN, millis).unwrap() > 0;
+        heard.then(|| self.socket.recv_multipart(0).unwrap())
     }
 
     fn expect(&self) -> Message {

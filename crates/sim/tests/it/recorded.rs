@@ -105,9 +105,9 @@ fn compare(run: &str, last: &str) -> usize {
         let expected = events.remove(id).unwrap_or_default();
         let mut seen = Vec::new();
         while seen.len() < expected.len() + usize::from(first && !expected.is_empty()) {
-            let payload = subscriber.payload();
-            let payload = payload.unwrap_or_else(|| panic!("{id}: {seen:?} only of {expected:?}"));
-            seen.extend(raw(&payload)[1].as_array().unwrap().clone());
+            let frames = subscriber.frames(10_000);
+            let frames = frames.unwrap_or_else(|| panic!("{id}: {seen:?} only of {expected:?}"));
+            seen.extend(raw(&frames[2])[1].as_array().unwrap().clone());
         }
         if first && !seen.is_empty() {
             assert_eq!(seen.remove(0)["type"], "AllBlocksCleared");
