@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/exercise.rs"]
 mod exercise;
+#[path = "../fuzz/mirror.rs"]
+mod mirror;
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +17,28 @@ fn the_corpus_is_survived() {
         inputs += 1;
     }
     assert!(inputs >= 10, "{inputs} inputs");
+}
+
+#[test]
+fn any_history_of_a_mirror_is_survived() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/mirror");
+    let mut inputs = 0;
+    for entry in fs::read_dir(corpus).expect("the corpus is in the tree") {
+        mirror::mirror(&fs::read(entry.expect("an entry").path()).expect("an input"));
+        inputs += 1;
+    }
+    assert!(inputs >= 10, "{inputs} inputs");
+    // And histories that nobody has chosen.
+    let mut state = 1_u64;
+    for _ in 0..200 {
+        let input: Vec<u8> = (0..160)
+            .map(|_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        mirror::mirror(&input);
+    }
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //! 2. the pages marked for aliases are searched: an alias counts if its slot holds its entry and it
 //!    is the first of its hash; others are freed;
 //! 3. the private indices, the counts per slot and tier, and the regions are made anew;
-//! 4. positions that changes have followed become 0.
+//! 4. positions that changes have followed become 0;
+//! 5. what is free is made ready to be used, and the epoch moves twice.
 //!
 //! Each repair is a single store that leaves a usable mirror, so recovery may die as well.
 
@@ -22,9 +23,6 @@ use super::writer::MirrorWriter;
 use crate::words::{Words, WordsMut};
 
 pub(super) fn rebuild<M: WordsMut>(writer: &mut MirrorWriter<M>) {
-    // Whatever was given up before is free now: readers that still look must notice.
-    writer.table.advance();
-    writer.table.advance();
     validate_entries(writer);
     find_aliases(writer);
     writer.pages.settle();
@@ -33,6 +31,19 @@ pub(super) fn rebuild<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     for slot in 0..writer.table.layout.slots as u16 {
         if writer.table.is_dirty(slot) {
             writer.table.set_position(slot, 0);
+        }
+    }
+    bury_free(&writer.table);
+    // Whatever was given up before may be used now: readers that still look must notice.
+    writer.table.advance();
+    writer.table.advance();
+}
+
+/// Takes the keys out of entries that were freed without it.
+fn bury_free<M: WordsMut>(table: &Table<M>) {
+    for entry in 0..table.layout.entries {
+        if table.holders(entry).is_free() && table.key(entry) != 0 && !table.is_buried(entry) {
+            table.bury(entry);
         }
     }
 }

@@ -175,6 +175,7 @@ impl<M: WordsMut> MirrorWriter<M> {
         self.table.set_holders(entry, FREE);
         self.table.vacate(entry);
         self.engines.remove(self.table.engine(entry), entry as u32);
+        self.table.bury(entry);
         self.free.retire(entry);
         self.blocks -= 1;
     }

@@ -8,6 +8,8 @@
 //!
 //! Where blocks lie side by side, one costs two loads and two comparisons.
 
+use std::sync::atomic::Ordering::Acquire;
+
 use super::super::ahead::{GROUP, UNKNOWN};
 use super::super::holders::{Holders, Kind, Shape};
 use super::super::layout::Layout;
@@ -22,6 +24,10 @@ const ATTEMPTS: [usize; 4] = [usize::MAX, 64, 8, 1];
 
 /// Words of a cache line.
 const LINE: usize = 8;
+/// Blocks compared at once.
+const STRIDE: usize = 8;
+/// Cache lines of entries that are asked for before they are compared.
+const LINES: usize = 8;
 /// Two jumps in so many blocks make a chain that is scattered.
 const NEAR: usize = 2;
 
@@ -99,6 +105,8 @@ impl<'a, M: Words> Walk<'a, M> {
             let end = keys.len().min(at.saturating_add(limit));
             let (blocks, word) = self.follow(&keys[..end], at);
             if blocks > 0 {
+                // The record is at least as new as the words that name it.
+                self.table.words.fence(Acquire);
                 self.members(word, members);
             }
             if self.table.epoch_again().wrapping_sub(epoch) < 2 {
@@ -113,20 +121,13 @@ impl<'a, M: Words> Walk<'a, M> {
     #[inline]
     fn follow(&mut self, keys: &[u64], at: usize) -> (usize, Holders) {
         let Some((mut entry, first)) = self.look(keys, at) else { return (0, Holders(0)) };
-        self.approach(first);
-        let (layout, mix) = (&self.table.layout, TIER_MIX[usize::from(self.tier)]);
+        self.approach(entry, keys.len() - at, first);
+        let (layout, mix) = (self.table.layout, TIER_MIX[usize::from(self.tier)]);
         let mut next = at + 1;
         loop {
             let limit = keys.len().min(next + (layout.entries - 1 - entry));
-            let from = next;
-            for &key in &keys[from..limit] {
-                let word = self.table.holders(entry + 1);
-                if (word.0 ^ first.0) & SEEN != 0 || self.table.key(entry + 1) != key ^ mix {
-                    break;
-                }
-                entry += 1;
-                next += 1;
-            }
+            let same = self.same(entry + 1, &keys[next..limit], mix, first);
+            (entry, next) = (entry + same, next + same);
             self.next = entry as u32 + 1;
             if next == keys.len() {
                 return (next - at, first);
@@ -144,6 +145,39 @@ impl<'a, M: Words> Walk<'a, M> {
                 None => return (next - at, first),
             }
         }
+    }
+
+    /// How many blocks lie side by side from `entry` on and have the same holders.
+    ///
+    /// The loads need no order: an entry that was free has another key by the time that it may get
+    /// the next one ([`Table::bury`]), so key and word are never those of two different blocks.
+    #[inline]
+    fn same(&self, entry: usize, keys: &[u64], mix: u64, first: Holders) -> usize {
+        let (groups, rest) = keys.as_chunks::<STRIDE>();
+        let mut at = self.table.layout.key_word(entry);
+        let mut same = 0;
+        let mut words = [0; STRIDE * 2];
+        for group in groups {
+            self.table.words.load_run(at, &mut words);
+            let mut other = 0;
+            for (pair, key) in words.as_chunks::<2>().0.iter().zip(group) {
+                other |= pair[0] ^ key ^ mix | (pair[1] ^ first.0) & SEEN;
+            }
+            if other != 0 {
+                return same + self.same_singly(at, group, mix, first);
+            }
+            (same, at) = (same + STRIDE, at + STRIDE * 2);
+        }
+        same + self.same_singly(at, rest, mix, first)
+    }
+
+    #[inline]
+    fn same_singly(&self, at: usize, keys: &[u64], mix: u64, first: Holders) -> usize {
+        let other = (0..).step_by(2).zip(keys).position(|(offset, key)| {
+            let word = self.table.load(at + offset + 1);
+            self.table.load(at + offset) != key ^ mix || (word ^ first.0) & SEEN != 0
+        });
+        other.unwrap_or(keys.len())
     }
 
     /// The entry of a block and its word.
@@ -197,11 +231,14 @@ impl<'a, M: Words> Walk<'a, M> {
         None
     }
 
-    /// Has a record on its way.
+    /// Has a record on its way, and the entries that probably follow.
     #[inline]
-    fn approach(&self, word: Holders) {
-        let Kind::Record(record) = word.kind() else { return };
+    fn approach(&self, entry: usize, blocks: usize, word: Holders) {
         let layout = &self.table.layout;
+        let (from, to) = (layout.key_word(entry), layout.entries.min(entry + blocks));
+        let ahead = (from..layout.key_word(to)).step_by(LINE).skip(1).take(LINES);
+        ahead.for_each(|word| self.table.words.prefetch(word));
+        let Kind::Record(record) = word.kind() else { return };
         let (first, words) = (layout.arena_word(record.unit), seen_words(layout, record.shape));
         if first + words <= layout.total_words {
             (first..first + words).step_by(LINE).for_each(|word| self.table.words.prefetch(word));

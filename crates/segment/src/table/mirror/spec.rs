@@ -20,6 +20,8 @@ const H_TIERS: usize = 6;
 const H_EPOCH: usize = 7;
 /// Holdings per tier.
 const H_COUNTS: usize = 8;
+/// No block's key, as far as anybody who does not know the seed can bring about.
+const BURIED: u64 = 0x94d0_49bb_1331_11eb;
 /// Set in a slot's position while changes have been made that it does not cover.
 const DIRTY: u64 = 1 << 63;
 
@@ -160,6 +162,11 @@ impl<M: Words> Table<M> {
         self.load(self.layout.link_base + entry)
     }
 
+    /// Whether a free entry has lost its key.
+    pub(super) fn is_buried(&self, entry: usize) -> bool {
+        self.key(entry) == self.layout.seed ^ BURIED
+    }
+
     /// Whether a page holds aliases.
     pub(super) fn has_aliases(&self, page: usize) -> bool {
         self.load(self.kind_word(page)) >> (page % 64) & 1 == 1
@@ -220,6 +227,12 @@ impl<M: WordsMut> Table<M> {
 
     pub(super) fn set_engine(&self, entry: usize, engine: u64) {
         self.words.store(self.layout.link_base + entry, engine, Relaxed);
+    }
+
+    /// Takes the key out of an entry that was freed, before the epoch moves: whoever sees the
+    /// entry's next holders sees this or the next key, however loads are ordered.
+    pub(super) fn bury(&self, entry: usize) {
+        self.store(self.layout.key_word(entry), self.layout.seed ^ BURIED);
     }
 
     pub(super) fn mark_aliases(&self, page: usize, has: bool) {
