@@ -66,6 +66,8 @@ mod runs;
 mod sets;
 mod spec;
 mod store;
+#[cfg(test)]
+mod tests;
 mod word;
 mod writer;
 

@@ -94,15 +94,18 @@ fn a_recycled_record_is_never_read_for_its_predecessor() {
     assert_eq!(beside(setup, write, &[2]), BTreeSet::from([1_01_01_00, 1_01_01_01]));
 }
 
-/// Both blocks of a run change hands one after the other.
+/// The second entry of a chain is recycled for a block with the holders that the first one has by
+/// then. Its old key beside its new holders would make a prefix that nobody ever had.
 #[test]
-fn a_run_is_never_put_together_from_two_chains() {
+fn an_old_key_is_never_seen_with_new_holders() {
     let setup = |writer: &mut Writer| hold(writer, 0, &[2, 4]);
     let write = |writer: &mut Writer| {
         writer.release(0, 0, 4);
-        writer.release(0, 0, 2);
-        hold(writer, 1, &[6, 4]);
+        hold(writer, 1, &[2]);
+        hold(writer, 0, &[6]);
+        hold(writer, 1, &[6]);
     };
-    assert_eq!(beside(setup, write, &[2, 4]), BTreeSet::from([0, 1, 2]));
-    assert_eq!(beside(setup, write, &[6, 4]), BTreeSet::from([0, 10, 20]));
+    let found = beside(setup, write, &[2, 4]);
+    assert!(found.is_superset(&BTreeSet::from([2, 1, 11])), "{found:?}");
+    assert!(found.is_subset(&BTreeSet::from([2, 1, 11, 12])), "{found:?}");
 }

@@ -1,0 +1,52 @@
+//! A reader beside a writer that recycles all the time. Small enough for Miri, which also delays what
+//! one thread sees of the other.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::{MirrorReader, MirrorSpec, MirrorWriter};
+use crate::words::HeapWords;
+
+const ROUNDS: u16 = if cfg!(miri) { 40 } else { 4_000 };
+
+/// An even key is only ever held by even slots.
+#[test]
+fn a_reader_never_sees_a_holder_of_another_block() {
+    let spec = MirrorSpec { slots: 100, blocks: 6, pages: 2 };
+    let words = HeapWords::new(spec.words().unwrap());
+    let mut writer = MirrorWriter::create(words.clone(), &spec, 1).unwrap();
+    let reader = MirrorReader::open(words).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let done = &done;
+        scope.spawn(move || {
+            let mut out = [0; 100];
+            while !done.load(Relaxed) {
+                for first in 0..6_u64 {
+                    out.fill(0);
+                    let keys = [first, first + 2, first + 4];
+                    let longest = reader.longest_prefix(0, &keys, &mut out);
+                    for (slot, &length) in out.iter().enumerate() {
+                        assert!(length == 0 || slot as u64 % 2 == first % 2, "{slot} has {first}");
+                        assert!(length as usize <= longest);
+                    }
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            let (slot, first) = (round * 7 % 50 * 2, u64::from(round % 4) / 2 * 2);
+            let (slot, first) = (slot + round % 2, first + u64::from(round % 2));
+            let keys = [first, first + 2, first + 4];
+            let engines = keys.map(|key| key + 100 * u64::from(slot % 3));
+            writer.hold(slot, 0, &engines, &keys);
+            if round % 3 == 0 {
+                engines.iter().rev().for_each(|&engine| {
+                    writer.release(slot, 0, engine);
+                });
+            } else if round % 5 == 0 {
+                (0..100).for_each(|slot| writer.clear(slot));
+            }
+        }
+        done.store(true, Relaxed);
+    });
+    assert!(writer.stats().epochs > 0);
+}
