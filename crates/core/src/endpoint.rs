@@ -7,6 +7,11 @@ use crate::snapshot::ScalarKey;
 /// Index of an endpoint in its [`EndpointSet`], dense from 0.
 pub type EndpointIx = u32;
 
+/// Stands for no endpoint where an index is stored.
+const NOBODY: EndpointIx = EndpointIx::MAX;
+/// Slots beyond are not found by index: no segment has as many, and a topology may say anything.
+const MAX_INDEX: usize = 1 << 16;
+
 /// A place in shared memory that belongs to one endpoint for as long as the endpoint lives.
 ///
 /// The index selects rows and ledger cells; the generation tells a later tenant of the same place
@@ -68,6 +73,8 @@ pub struct EndpointSet {
     generation: u64,
     endpoints: Vec<Endpoint>,
     slots: Vec<Slot>,
+    /// Endpoint by slot index, [`NOBODY`] where there is none.
+    by_slot: Vec<EndpointIx>,
     by_id: HashMap<String, EndpointIx>,
     adapters: Vec<String>,
     scalars: Vec<ScalarKey>,
@@ -80,9 +87,16 @@ impl EndpointSet {
             endpoints.into_iter().map(|e| (e.id.clone(), e)).collect();
         let endpoints: Vec<Endpoint> = ordered.into_values().collect();
         let by_id = endpoints.iter().zip(0..).map(|(e, ix)| (e.id.clone(), ix)).collect();
-        let slots = endpoints.iter().map(|e| e.slot).collect();
+        let slots: Vec<Slot> = endpoints.iter().map(|e| e.slot).collect();
+        let places = slots.iter().map(|slot| slot.index as usize).filter(|&i| i < MAX_INDEX);
+        let mut by_slot = vec![NOBODY; places.max().map_or(0, |last| last + 1)];
+        for (slot, ix) in slots.iter().zip(0..) {
+            if let Some(place) = by_slot.get_mut(slot.index as usize) {
+                *place = ix;
+            }
+        }
         let (adapters, scalars) = Default::default();
-        Self { generation, endpoints, slots, by_id, adapters, scalars }
+        Self { generation, endpoints, slots, by_slot, by_id, adapters, scalars }
     }
 
     /// Gives adapter names their bits: bit `i` stands for the name at `i`, of which 64 count.
@@ -145,6 +159,12 @@ impl EndpointSet {
         self.endpoints.get(ix as usize)
     }
 
+    /// Looks an endpoint up by the index of its slot, whatever the generation; of several the last.
+    #[inline]
+    pub fn at_slot(&self, index: u32) -> Option<EndpointIx> {
+        self.by_slot.get(index as usize).copied().filter(|&ix| ix != NOBODY)
+    }
+
     /// Looks an endpoint up by address and port; of several the first. Linear.
     pub fn at_address(&self, address: &str, port: u16) -> Option<EndpointIx> {
         let at = self.endpoints.iter().position(|e| e.port == port && e.address == address)?;
@@ -193,6 +213,18 @@ mod tests {
         assert_eq!(set[0].host_port, "10.0.0.1:2");
         assert_eq!(set.generation(), 7);
         assert_eq!(set.slots().len(), set.len());
+    }
+
+    #[test]
+    fn slots_lead_to_their_endpoints() {
+        let at = |name: &str, index| {
+            let slot = Slot { index, generation: 1 };
+            Endpoint { slot, ..endpoint(name, 1) }
+        };
+        let set = EndpointSet::new(1, vec![at("b", 0), at("a", 5), at("c", u32::MAX)]);
+        let found: Vec<_> = [0, 1, 5, 6, u32::MAX].map(|index| set.at_slot(index)).into();
+        assert_eq!(found, [Some(1), None, Some(0), None, None]);
+        assert_eq!(EndpointSet::default().at_slot(0), None);
     }
 
     #[test]
