@@ -60,6 +60,12 @@ impl<M: Words> MirrorReader<M> {
         if usize::from(slot) < self.slots() { self.table.slot(slot).held as usize } else { 0 }
     }
 
+    /// How often the slot was cleared, wrapping: what else was believed of the slot's engine is void
+    /// when this moves.
+    pub fn clears(&self, slot: u16) -> u16 {
+        if usize::from(slot) < self.slots() { self.table.slot(slot).clears } else { 0 }
+    }
+
     /// Whether nobody holds anything.
     pub fn is_empty(&self) -> bool {
         (0..MAX_TIERS as u8).all(|tier| self.table.tier_count(tier) == 0)

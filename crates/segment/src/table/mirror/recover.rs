@@ -154,7 +154,7 @@ fn index_engines<M: WordsMut>(writer: &mut MirrorWriter<M>) {
 
 fn recount<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     let table = &writer.table;
-    let mut slots = vec![Slot { held: 0, tiers: 0, fan: 0 }; table.layout.slots];
+    let mut slots = vec![Slot { held: 0, tiers: 0, fan: 0, clears: 0 }; table.layout.slots];
     let mut counts = [0_u64; MAX_TIERS];
     let mut blocks = 0;
     for entry in 0..table.layout.entries {
@@ -179,7 +179,7 @@ fn recount<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     }
     for (slot, is) in (0..).zip(&slots) {
         let before = table.slot(slot);
-        let is = Slot { fan: before.fan, ..*is };
+        let is = Slot { fan: before.fan, clears: before.clears, ..*is };
         if is != before {
             table.set_slot(slot, is);
         }

@@ -63,6 +63,12 @@ impl<'a> Run<'a> {
         Self { at, blocks, holders }
     }
 
+    /// The holders in a tier: a bit per slot, from the lowest of the first word on. Slots beyond the end
+    /// hold nothing.
+    pub fn bits(&self, tier: usize) -> &[u64] {
+        self.holders.get(tier).copied().unwrap_or_default()
+    }
+
     /// Visits every holder, tier by tier: slot and tier.
     pub fn for_each(&self, mut visit: impl FnMut(u16, u8)) {
         for (tier, words) in (0..).zip(&self.holders) {

@@ -105,6 +105,8 @@ pub(super) struct Slot {
     pub(super) tiers: u8,
     /// Most keys, less one, that one of its engine hashes stood for in one call.
     pub(super) fan: u8,
+    /// How often it was cleared, wrapping.
+    pub(super) clears: u16,
 }
 
 impl<M: Words> Table<M> {
@@ -145,7 +147,8 @@ impl<M: Words> Table<M> {
 
     pub(super) fn slot(&self, slot: u16) -> Slot {
         let word = self.load(self.layout.slot_base + usize::from(slot) * 2 + 1);
-        Slot { held: word as u32, tiers: (word >> 32) as u8, fan: (word >> 40) as u8 }
+        let (tiers, fan, clears) = ((word >> 32) as u8, (word >> 40) as u8, (word >> 48) as u16);
+        Slot { held: word as u32, tiers, fan, clears }
     }
 
     pub(super) fn position(&self, slot: u16) -> u64 {
@@ -208,7 +211,8 @@ impl<M: WordsMut> Table<M> {
     }
 
     pub(super) fn set_slot(&self, slot: u16, is: Slot) {
-        let word = u64::from(is.fan) << 40 | u64::from(is.tiers) << 32 | u64::from(is.held);
+        let low = u64::from(is.fan) << 40 | u64::from(is.tiers) << 32 | u64::from(is.held);
+        let word = u64::from(is.clears) << 48 | low;
         self.store(self.layout.slot_base + usize::from(slot) * 2 + 1, word);
     }
 

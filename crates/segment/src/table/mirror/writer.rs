@@ -263,7 +263,8 @@ impl<M: WordsMut> MirrorWriter<M> {
             }
         }
         self.regions.clear(slot);
-        self.table.set_slot(slot, Slot { held: 0, tiers: 0, fan: 0 });
+        let clears = self.table.slot(slot).clears.wrapping_add(1);
+        self.table.set_slot(slot, Slot { held: 0, tiers: 0, fan: 0, clears });
     }
 
     /// Clears every slot and forgets all positions. Readers go on meanwhile.
