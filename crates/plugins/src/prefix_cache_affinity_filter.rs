@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use inlane_core::columns::{Col, InFlight, LatencyInfo, PrefixMatch};
+use inlane_core::columns::{Col, InFlight, LatencyInfo};
 use inlane_core::decision::PluginError;
 use inlane_core::effect::PluginIx;
 use inlane_core::endpoint::EndpointIx;
@@ -11,8 +11,9 @@ use inlane_core::plugin::{Candidates, Cycle, Filter, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
+use crate::inflight_load_producer;
 use crate::latency_scorer::PREDICTOR;
-use crate::{approx_prefix_cache_producer, inflight_load_producer};
+use crate::prefix::found::Found;
 
 /// The type `prefix-cache-affinity-filter`.
 pub const TYPE: PluginType = PluginType::new("prefix-cache-affinity-filter", build);
@@ -32,7 +33,7 @@ struct Parameters {
     ttft_source: String,
     /// Prompt tokens per second of an endpoint.
     peak_prefill_throughput: f64,
-    /// Instance that publishes matches; empty = `approx-prefix-cache-producer`.
+    /// Instance that publishes matches; empty = those that are configured.
     prefix_match_info_producer_name: String,
     /// Instance that publishes predictions; empty = `predicted-latency-producer`.
     latency_prediction_info_producer_name: String,
@@ -58,10 +59,7 @@ impl Default for Parameters {
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let parameters: Parameters = params.decode()?;
     let predicts = parameters.check()?;
-    let prefix = build.require(
-        &parameters.prefix_match_info_producer_name,
-        approx_prefix_cache_producer::TYPE.name,
-    );
+    let prefix = Found::of(build, &parameters.prefix_match_info_producer_name);
     let penalty = parameters.max_ttft_penalty_ms;
     let gate = if penalty <= 0.0 {
         None
@@ -158,7 +156,7 @@ impl Ttft {
 #[derive(Debug)]
 struct PrefixCacheAffinity {
     instance: PluginIx,
-    prefix: Col<PrefixMatch>,
+    prefix: Found,
     threshold: f64,
     exploration: f64,
     /// Source of times, and the penalty in ms that is accepted.
@@ -167,7 +165,7 @@ struct PrefixCacheAffinity {
 
 impl PrefixCacheAffinity {
     fn is_sticky(&self, cx: &Cycle<'_>, ix: EndpointIx) -> bool {
-        let found = cx.columns.get(self.prefix).get(ix as usize).copied().flatten();
+        let found = self.prefix.at(cx.columns, ix);
         let ratio = match found {
             Some(found) if found.total_blocks > 0 => {
                 f64::from(found.match_blocks) / f64::from(found.total_blocks)

@@ -6,9 +6,16 @@
 mod support;
 
 use std::alloc::System;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 
-use inlane_core::request::{Prompt, Request};
+use inlane_core::request::{Media, Prompt, Request};
+use inlane_core::snapshot::IndexDocument;
+use inlane_plugins::precise::PreciseSource;
+use inlane_plugins::precise::keying::Keying;
+use inlane_plugins::precise::parameters::HashAlgorithm;
+use inlane_segment::mapped::MappedWords;
+use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use support::Proxy;
@@ -117,4 +124,67 @@ fn a_warm_decision_does_not_allocate() {
         let change = region.change();
         assert_eq!((change.allocations, change.reallocations), (0, 0), "{picker}: {change:?}");
     }
+}
+
+const PRECISE: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: precise-prefix-cache-producer
+  parameters: {speculativeIndexing: true}
+- {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}
+- type: max-score-picker
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: prefix-cache-scorer
+  - pluginRef: max-score-picker
+";
+
+/// With token ids, images and a salt; what is held in two tiers and what is expected are looked up.
+#[test]
+fn a_warm_precise_decision_does_not_allocate() {
+    let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ids: Vec<u32> = (0..5_000).collect();
+    let prompts = [Prompt::Tokens(&ids), Prompt::Tokens(&ids[..100])];
+    let image = Media { modality: "image", hash: "h", prompt: 0, offset: 7, length: 60 };
+    let request = Request {
+        id: "r",
+        target_model: "m",
+        prompts: &prompts,
+        media: &[image],
+        cache_salt: "tenant",
+        ..Default::default()
+    };
+    let mut proxy = Proxy::new(PRECISE, 300);
+    let source = proxy.kept::<PreciseSource>().unwrap();
+    let spec = MirrorSpec::within(300, 4 << 20);
+    let words = MappedWords::anonymous(spec.words().unwrap()).unwrap();
+    let view = words.view();
+    let mut mirror = MirrorWriter::create(words, &spec, 1).unwrap();
+    let keying = Keying::new(HashAlgorithm::CborFnv, "", NonZeroU32::new(16).unwrap());
+    let mut keys = Vec::new();
+    keying.keys(&request, 0, &mut keys);
+    for slot in 0..200 {
+        let held = &keys[..keys.len() * usize::from(slot) / 300];
+        mirror.hold(slot, (slot % 2) as u8, held, held);
+    }
+    let index = IndexDocument {
+        block_tokens: 16,
+        algorithm: "cbor-fnv".into(),
+        tiers: vec!["gpu".into(), "cpu".into()],
+        ..Default::default()
+    };
+    source.engines().follow(Some((MirrorReader::open(view).unwrap(), index)));
+    for seed in 0..50 {
+        proxy.serve(&request, seed);
+        source.engines().pass(seed);
+    }
+    assert!(source.engines().expected_blocks() > 0);
+    let region = Region::new(ALLOCATOR);
+    for seed in 0..50 {
+        proxy.serve(&request, seed);
+    }
+    let change = region.change();
+    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
 }

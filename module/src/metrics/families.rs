@@ -185,6 +185,7 @@ impl Families {
         let _ = TextEncoder::new().encode(&self.registry.gather(), out);
         let mut page = Exposition::default();
         self.plugin_times.collect(&mut page);
+        self.plugin_times.collect_lookups(&mut page);
         if legacy {
             legacy::collect(self, &mut page);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use inlane_core::cycle::ExtensionPoint;
 use inlane_core::exposition::{Exposition, Histogram};
+use inlane_plugins::precise;
 use parking_lot::Mutex;
 
 use super::buckets::FAST;
@@ -57,6 +58,24 @@ impl PluginTimes {
                 ];
                 page.histogram(name, help, &labels, times.snapshot());
             }
+        }
+    }
+
+    /// Adds the lookups of the precise producers, under the names that the reference has for them.
+    pub(super) fn collect_lookups(&self, page: &mut Exposition) {
+        let current = "llm_d_epp_kv_cache_index_lookup_latency_seconds";
+        let text = format!("Lookups in the index in seconds, of one in {TIMED_EVERY} decisions.");
+        let deprecated = format!("[ALPHA] [Deprecated: Use {current}] {text}");
+        let of_producers = |key: &&Key| {
+            key.plugin_type == precise::producer::TYPE.name
+                && key.point == ExtensionPoint::DataProducer.as_str()
+        };
+        let series = self.series.lock();
+        for (_, times) in series.iter().filter(|(key, _)| of_producers(key)) {
+            let help = format!("[ALPHA] {text}");
+            page.histogram(current, &help, &[], times.snapshot());
+            let old = "kvcache_index_lookup_latency_seconds";
+            page.histogram(old, &deprecated, &[], times.snapshot());
         }
     }
 

@@ -13,6 +13,7 @@
 //! they end, and the ledger goes with them.
 
 mod host_changes;
+mod index;
 mod models;
 mod observations;
 mod owner;
@@ -21,6 +22,8 @@ mod tenants;
 mod timer;
 pub mod tokens;
 mod watcher;
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod watcher_tests;
 

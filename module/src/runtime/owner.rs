@@ -1,5 +1,5 @@
-//! The owner thread: the one writer of the prefix indexes and of the ring of observed latencies of this
-//! process.
+//! The owner thread: the one writer of the prefix indexes, of what engines are expected to hold, and of
+//! the ring of observed latencies of this process.
 //!
 //! Workers leave picks and latencies in bounded rings. The thread applies them soon while there are any, and
 //! looks seldom while there are none.
@@ -8,10 +8,12 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use inlane_plugins::precise::PreciseSource;
 use inlane_plugins::prefix::PrefixIndex;
 
 use super::Runtime;
 use super::observations::Observations;
+use crate::clock;
 
 /// Pause after a pass that found something. Wake-ups are most of what this thread costs, and a
 /// prefix that is known a millisecond later is known long before the engine has computed it.
@@ -40,8 +42,10 @@ pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
 
 /// Applies what waits; with a new topology forgets the endpoints that left. Answers how many picks
 /// there were.
-fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
+pub(super) fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
     let prefixes = runtime.kept.all::<PrefixIndex>();
+    let precise = runtime.kept.all::<PreciseSource>();
+    let now_ms = clock::now_ms();
     if runtime.reset_prefixes.swap(false, Ordering::AcqRel) {
         prefixes.iter().for_each(|(_, index)| index.reset());
     }
@@ -50,7 +54,11 @@ fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
         && *topology != serving.topology_generation
     {
         *topology = serving.topology_generation;
-        prefixes.iter().for_each(|(_, index)| index.retain(serving.endpoints()));
+        let endpoints = serving.endpoints();
+        prefixes.iter().for_each(|(_, index)| index.retain(endpoints));
+        precise.iter().for_each(|(_, source)| source.engines().retain(endpoints, now_ms));
     }
-    prefixes.iter().map(|(_, index)| index.drain()).sum()
+    let drained: usize = prefixes.iter().map(|(_, index)| index.drain()).sum();
+    let passed: usize = precise.iter().map(|(_, source)| source.engines().pass(now_ms)).sum();
+    drained + passed
 }

@@ -17,6 +17,7 @@ use inlane_plugins::token_producer::{self, Wish};
 use inlane_segment::{Document, Ledger, SnapshotReader};
 
 use super::Runtime;
+use super::index::Index;
 use super::models::Models;
 use super::served::{Served, Serving, ShadowPlan, Unserved, scalar_places};
 use super::tenants::{SETTLE, Tenants};
@@ -58,6 +59,7 @@ pub(crate) struct Watcher {
     topology_seen: Option<u64>,
     topology: Option<(Pool, Arc<EndpointSet>)>,
     models: Models,
+    index: Index,
     tenants: Tenants,
     /// A topology that is accepted once no worker can be in the middle of a decision on an older.
     accepting: Option<(Instant, u64)>,
@@ -85,6 +87,7 @@ impl Watcher {
         if let Err(error) = runtime.tokens.follow(&runtime.served(), &runtime.settings()) {
             self.complain(error);
         }
+        self.follow_index(runtime, new_config);
         self.let_go(runtime);
     }
 
@@ -111,6 +114,7 @@ impl Watcher {
                     self.config_seen = None;
                     self.topology_seen = None;
                     self.models.start_over();
+                    self.index.start_over();
                 }
                 let renewed = self.renew_ledger(runtime, changed);
                 changed | renewed
@@ -234,6 +238,16 @@ impl Watcher {
         let Some(reader) = &self.reader else { return };
         let followed = self.models.follow(runtime, reader.snapshot(), plugins_changed);
         runtime.model_generation.store(self.models.generation(), Ordering::Relaxed);
+        if let Err(error) = followed {
+            self.complain(error);
+        }
+    }
+
+    /// Hands the index of cached blocks to the plugins.
+    fn follow_index(&mut self, runtime: &Runtime, plugins_changed: bool) {
+        let Some(reader) = &self.reader else { return };
+        let config = self.config.as_ref().map(|(_, config)| &**config);
+        let followed = self.index.follow(runtime, reader.snapshot(), config, plugins_changed);
         if let Err(error) = followed {
             self.complain(error);
         }

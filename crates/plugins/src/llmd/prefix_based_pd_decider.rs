@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inlane_core::columns::{Col, PrefixMatch};
+use inlane_core::columns::PrefixMatch;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Decider, Roles};
@@ -10,13 +10,11 @@ use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PRO
 use inlane_core::request::{BlockUnit, Prompt, Request};
 use serde::Deserialize;
 
-use crate::{approx_prefix_cache_producer, token_producer};
+use crate::prefix::found::Found;
+use crate::token_producer;
 
 /// The type `prefix-based-pd-decider`.
 pub const TYPE: PluginType = PluginType::new("prefix-based-pd-decider", build);
-
-/// Type of the producer that knows the engines' caches.
-const PRECISE: &str = "precise-prefix-cache-producer";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -27,7 +25,7 @@ struct Parameters {
     prompt_tokens: i64,
     /// Bytes that must not be cached, in place of `nonCachedTokens`.
     prompt_bytes_threshold: Option<i64>,
-    /// Instance that publishes matches; empty = see [`sources`].
+    /// Instance that publishes matches; empty = those that are configured.
     prefix_match_info_producer_name: String,
 }
 
@@ -50,22 +48,8 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
         Some(bytes) => Least::Bytes(size("promptBytesThreshold", bytes)?),
     };
     build.require_key(TOKENIZED_PROMPT, token_producer::TYPE.name);
-    let sources = sources(build, &parameters.prefix_match_info_producer_name);
-    Ok(Roles::default().decider(Arc::new(PrefixBased { prompt_tokens, least, sources })))
-}
-
-/// The columns to look at, the first one with an answer counts. Without a name these are the
-/// precise producers that are configured, then the producer with the default name.
-fn sources(build: &mut Build<'_>, name: &str) -> Vec<Col<PrefixMatch>> {
-    let default = approx_prefix_cache_producer::TYPE.name;
-    if !name.is_empty() {
-        return vec![build.require(name, default)];
-    }
-    let approximate = !build.declared(default).is_empty();
-    let precise = if approximate { Vec::new() } else { build.declared(PRECISE) };
-    let mut sources: Vec<_> = precise.iter().map(|name| build.optional(name, default)).collect();
-    sources.push(build.require("", default));
-    sources
+    let found = Found::of(build, &parameters.prefix_match_info_producer_name);
+    Ok(Roles::default().decider(Arc::new(PrefixBased { prompt_tokens, least, found })))
 }
 
 /// How much of a prompt must not be cached.
@@ -84,14 +68,7 @@ enum Least {
 struct PrefixBased {
     prompt_tokens: u64,
     least: Least,
-    sources: Vec<Col<PrefixMatch>>,
-}
-
-impl PrefixBased {
-    fn cached(&self, cx: &Cycle<'_>, endpoint: EndpointIx) -> Option<PrefixMatch> {
-        let at = |col: &Col<PrefixMatch>| *cx.columns.get(*col).get(endpoint as usize)?;
-        self.sources.iter().find_map(at)
-    }
+    found: Found,
 }
 
 /// Bytes of text in a block of a match.
@@ -115,13 +92,13 @@ impl Decider for PrefixBased {
             Least::Tokens(0) => Ok(false),
             Least::Tokens(least) if tokens < least => Ok(false),
             Least::Tokens(least) => {
-                let Some(found) = self.cached(cx, decode) else { return Ok(false) };
+                let Some(found) = self.found.at(cx.columns, decode) else { return Ok(false) };
                 let cached = u64::from(found.cached_blocks) * u64::from(found.block_size_tokens);
                 Ok(tokens.saturating_sub(cached) >= least)
             }
             Least::Bytes(least) => {
                 let bytes = cx.request.prompt_bytes;
-                let found = self.cached(cx, decode).unwrap_or_default();
+                let found = self.found.at(cx.columns, decode).unwrap_or_default();
                 let block = block_bytes(cx.request, found);
                 // The first release knew whole blocks only.
                 let whole = bytes.checked_div(block).unwrap_or(0);

@@ -1,13 +1,25 @@
 //! Precise prefix matching: what the engines themselves say they hold.
 //!
-//! [`score`] turns what an index knows about the blocks of a prompt into matches. [`PreciseSource`]
-//! is where an index is attached; [`producer`] reads it into columns. Without a source nothing is
-//! written.
+//! ```text
+//! token ids ──[keying]──► keys ──► [PreciseIndex] ──runs of holders──► [score] ──► columns
+//!                                   │ engines: the mirror in the segment
+//!                                   │ expected: where requests just went
+//! ```
+//!
+//! [`keying`] turns token ids into the keys of their blocks, [`PreciseIndex`] answers who holds them,
+//! [`score`] turns that into matches, and [`producer`] writes them into columns. The index is
+//! [`EngineIndex`], which reads what the control plane keeps in the segment, unless somebody
+//! attaches another one to a [`PreciseSource`]. Without an index nothing is written.
 
+pub mod engines;
+mod expected;
+pub mod keying;
+mod merge;
 pub mod parameters;
 pub mod producer;
 pub mod score;
 pub mod scorer;
+mod stats;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -15,52 +27,81 @@ use std::sync::OnceLock;
 use inlane_core::endpoint::{EndpointIx, EndpointSet};
 use inlane_core::request::Request;
 
-use score::Walk;
+pub use engines::EngineIndex;
+use keying::Keying;
+use score::{TierWeights, Walk};
 
-/// An index of what engines hold, as decisions read it. Reading never waits.
+/// What an index is asked about: one prompt of a request.
+#[derive(Clone, Copy)]
+pub struct Inquiry<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// Which of its prompts.
+    pub prompt: usize,
+    /// The keys of the prompt's whole blocks, front to back; each covers everything before it.
+    /// Empty where the prompt has no token ids.
+    pub keys: &'a [u64],
+    /// The pool.
+    pub endpoints: &'a EndpointSet,
+    /// What blocks weigh, by the tier that holds them.
+    pub weights: &'a TierWeights,
+}
+
+/// An index of what engines hold, as decisions read it. Reading never waits and does not allocate.
 pub trait PreciseIndex: Send + Sync {
-    /// Walks the blocks of the request's prompt number `prompt` and tells `walk`, which counts
-    /// endpoints by their index in `endpoints`, who holds them. Returns the number of whole blocks
-    /// of the prompt; 0 when it has none or cannot be hashed as the engines do.
-    fn walk(
-        &self,
-        request: &Request<'_>,
-        prompt: usize,
-        endpoints: &EndpointSet,
-        walk: &mut Walk,
-    ) -> u32;
+    /// Whether there is anything to be had for keys that are made like this. Where not, nothing is
+    /// hashed and nothing is known of any endpoint.
+    fn answers(&self, keying: &Keying) -> bool {
+        let _ = keying;
+        true
+    }
 
-    /// Expects the blocks of the request at an endpoint until `until_ms`, before the engine
-    /// confirms them.
-    fn expect(
-        &self,
-        request: &Request<'_>,
-        endpoints: &EndpointSet,
-        endpoint: EndpointIx,
-        until_ms: u64,
-    ) {
-        let _ = (request, endpoints, endpoint, until_ms);
+    /// Walks the blocks of a prompt and tells `walk`, which counts endpoints by their index in the
+    /// pool, who holds them. Returns the number of whole blocks of the prompt, which is that of the
+    /// keys unless the index has keys of its own; 0 = nothing can be said about it.
+    fn walk(&self, inquiry: &Inquiry<'_>, walk: &mut Walk) -> u32;
+
+    /// Expects the blocks of a prompt at an endpoint for `ttl_ms`, before the engine confirms them.
+    fn expect(&self, inquiry: &Inquiry<'_>, endpoint: EndpointIx, ttl_ms: u64) {
+        let _ = (inquiry, endpoint, ttl_ms);
     }
 }
 
-/// The place where an index is attached to a producer, once. Found in the kept state of a
-/// configuration by whoever runs the index.
+/// Where a producer finds its index. Kept across reloads: whoever runs an index finds all of them
+/// with [`KeptState::all`](inlane_core::registry::KeptState::all).
 #[derive(Default)]
-pub struct PreciseSource(OnceLock<Box<dyn PreciseIndex>>);
+pub struct PreciseSource {
+    own: OnceLock<Box<dyn PreciseIndex>>,
+    engines: EngineIndex,
+}
 
 impl fmt::Debug for PreciseSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PreciseSource").field("attached", &self.0.get().is_some()).finish()
+        let attached = self.own.get().is_some();
+        f.debug_struct("PreciseSource")
+            .field("attached", &attached)
+            .field("engines", &self.engines)
+            .finish()
     }
 }
 
 impl PreciseSource {
-    /// Attaches an index. Returns whether there was none yet.
+    /// Attaches an index of one's own in place of the engines'. Returns whether there was none yet.
     pub fn attach(&self, index: Box<dyn PreciseIndex>) -> bool {
-        self.0.set(index).is_ok()
+        self.own.set(index).is_ok()
     }
 
-    fn get(&self) -> Option<&dyn PreciseIndex> {
-        self.0.get().map(Box::as_ref)
+    /// Whether an index of one's own is attached.
+    pub fn is_attached(&self) -> bool {
+        self.own.get().is_some()
+    }
+
+    /// The index of what the engines say, which is read unless another one is attached.
+    pub fn engines(&self) -> &EngineIndex {
+        &self.engines
+    }
+
+    fn get(&self) -> &dyn PreciseIndex {
+        self.own.get().map_or(&self.engines, Box::as_ref)
     }
 }

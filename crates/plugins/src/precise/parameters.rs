@@ -1,11 +1,14 @@
 //! The parameters of `precise-prefix-cache-producer`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use inlane_core::config::GoDuration;
 use inlane_core::registry::{Build, BuildError};
+use inlane_kv::keys::Algorithm;
 use serde::{Deserialize, Deserializer};
 
+use super::keying::Keying;
 use super::score::TierWeights;
 
 const DEFAULT_BLOCK_TOKENS: i64 = 16;
@@ -21,6 +24,22 @@ pub enum HashAlgorithm {
     /// xxh64.
     #[serde(rename = "xxh64")]
     Xxh64,
+}
+
+impl HashAlgorithm {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        Algorithm::from(self).name()
+    }
+}
+
+impl From<HashAlgorithm> for Algorithm {
+    fn from(algorithm: HashAlgorithm) -> Self {
+        match algorithm {
+            HashAlgorithm::CborFnv => Self::CborFnv,
+            HashAlgorithm::Xxh64 => Self::Xxh64,
+        }
+    }
 }
 
 /// Whose events are read.
@@ -261,6 +280,16 @@ impl Parameters {
             let message = format!("expected a number of tokens, found {size}");
             BuildError::field(format!("tokenProcessorConfig.{field}"), message)
         })
+    }
+
+    /// How the keys of blocks are made.
+    ///
+    /// # Errors
+    /// The number of tokens per block is negative.
+    pub fn keying(&self) -> Result<Keying, BuildError> {
+        let block = NonZeroU32::new(self.block_tokens()?).unwrap_or(NonZeroU32::MIN);
+        let TokenProcessor { hash_algorithm, hash_seed, .. } = &self.token_processor_config;
+        Ok(Keying::new(*hash_algorithm, hash_seed, block))
     }
 
     /// For how long blocks are expected where a request went.

@@ -5,55 +5,101 @@ use std::sync::Arc;
 use inlane_core::columns::{CachedTiers, Col, Columns, PrefixMatch};
 use inlane_core::decision::{Decision, PluginError};
 use inlane_core::effect::{Effect, Effects, PluginIx};
-use inlane_core::plugin::{Cycle, DataProducer, Part, PostChoice, Producing, Roles};
+use inlane_core::endpoint::EndpointSet;
+use inlane_core::exposition::Exposition;
+use inlane_core::plugin::{Collector, Cycle, DataProducer, Part, PostChoice, Producing, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
+use inlane_core::request::Request;
 use inlane_core::state::{CycleData, CycleState, StateSlot};
 
-use super::PreciseSource;
+use super::keying::Keying;
 use super::parameters::Parameters;
-use super::score::{Standing, Walk};
+use super::score::{Standing, TierWeights, Walk};
+use super::stats::LookupStats;
+use super::{Inquiry, PreciseIndex, PreciseSource};
 use crate::{PREFILL_PROFILE, token_producer};
 
 /// The type `precise-prefix-cache-producer`.
 pub const TYPE: PluginType = PluginType::new("precise-prefix-cache-producer", build);
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
-    let parameters: Parameters = params.decode()?;
+    let source = build.kept_state("source", PreciseSource::default);
+    with_source(build, &params.decode()?, source)
+}
+
+/// A producer over an index of one's own, for a plugin type of one's own: its build function decodes
+/// what it needs and ends with this. `make` is called once; the index outlives reloads.
+///
+/// # Errors
+/// The parameter that is not as it should be.
+pub fn over(
+    build: &mut Build<'_>,
+    parameters: &Parameters,
+    make: impl FnOnce() -> Box<dyn PreciseIndex>,
+) -> Result<Roles, BuildError> {
+    let source = build.kept_state("source", PreciseSource::default);
+    if !source.is_attached() {
+        source.attach(make());
+    }
+    with_source(build, parameters, source)
+}
+
+fn with_source(
+    build: &mut Build<'_>,
+    parameters: &Parameters,
+    source: Arc<PreciseSource>,
+) -> Result<Roles, BuildError> {
     parameters.check(build, false)?;
     build.require_key(TOKENIZED_PROMPT, token_producer::TYPE.name);
-    build.warn("no source of cache events can be attached yet: no endpoint will have a match");
     let ttl = u64::try_from(parameters.speculative_ttl()?.as_millis()).unwrap_or(u64::MAX);
+    if parameters.speculative_indexing {
+        let room = source.engines().make_room();
+        room.map_err(|e| BuildError::new(format!("no memory for what is expected: {e}")))?;
+    }
     let plugin = Arc::new(PrecisePrefixCacheProducer {
-        source: build.kept_state("source", PreciseSource::default),
-        block_tokens: parameters.block_tokens()?,
+        source,
+        keying: parameters.keying()?,
+        weights: parameters.weights(),
         speculative_ms: parameters.speculative_indexing.then_some(ttl),
+        index_metrics: parameters.indexer_config.kv_block_index_config.enable_metrics,
+        stats: build.kept_state("stats", LookupStats::default),
+        name: build.name().to_owned(),
         instance: build.instance(),
         found: build.produce(),
         tiers: build.produce(),
         state: build.cycle_state(),
     });
-    let roles = Roles::default().producer(plugin.clone()).post_choice(plugin);
-    Ok(roles.part(Part::Extractor))
+    let roles = Roles::default().producer(plugin.clone()).post_choice(plugin.clone());
+    Ok(roles.collector(plugin).part(Part::Extractor))
 }
 
 /// `trunc(sum over the prompts of the weighted longest prefix)` of the blocks of all prompts
-/// (llm-d-router `precise-prefix-cache-producer`). Without a source, without tokens and without a
+/// (llm-d-router `precise-prefix-cache-producer`). Without an index, without token ids and without a
 /// whole block nothing is written.
 #[derive(Debug)]
 struct PrecisePrefixCacheProducer {
     source: Arc<PreciseSource>,
-    block_tokens: u32,
+    keying: Keying,
+    weights: TierWeights,
     /// For how long blocks are expected where a request went; `None` = not.
     speculative_ms: Option<u64>,
+    /// Whether the numbers about lookups are shown.
+    index_metrics: bool,
+    stats: Arc<LookupStats>,
+    name: String,
     instance: PluginIx,
     found: Col<PrefixMatch>,
     tiers: Col<CachedTiers>,
     state: StateSlot<Lookup>,
 }
 
-/// Memory to work in.
+/// The keys of the running request's prompts, and memory to work in.
 #[derive(Debug, Default)]
 struct Lookup {
+    /// Of all prompts, one after the other.
+    keys: Vec<u64>,
+    /// Where each prompt's keys end.
+    ends: Vec<usize>,
     walk: Walk,
     sums: Vec<Sum>,
     blocks: u32,
@@ -61,7 +107,18 @@ struct Lookup {
 
 impl CycleData for Lookup {
     fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
         self.blocks = 0;
+    }
+}
+
+impl Lookup {
+    /// The keys of prompt number `prompt`.
+    fn keys(&self, prompt: usize) -> &[u64] {
+        let start = prompt.checked_sub(1).and_then(|before| self.ends.get(before));
+        let range = start.copied().unwrap_or(0)..self.ends.get(prompt).copied().unwrap_or(0);
+        self.keys.get(range).unwrap_or_default()
     }
 }
 
@@ -74,8 +131,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, standing: &Standing) {
-        self.score += standing.score();
+    fn add(&mut self, standing: &Standing, score: f64) {
+        self.score += score;
         self.blocks = self.blocks.saturating_add(standing.blocks());
         let (sum, more) = (&mut self.tiers, standing.tiers());
         for (sum, more) in [
@@ -89,6 +146,53 @@ impl Sum {
     }
 }
 
+impl PrecisePrefixCacheProducer {
+    fn look_up(&self, cx: &Producing<'_>, lookup: &mut Lookup) {
+        let index = self.source.get();
+        lookup.clear();
+        lookup.sums.clear();
+        if cx.request.prompts.is_empty() || !index.answers(&self.keying) {
+            return;
+        }
+        for prompt in 0..cx.request.prompts.len() {
+            self.keying.keys(cx.request, prompt, &mut lookup.keys);
+            lookup.ends.push(lookup.keys.len());
+        }
+        lookup.sums.resize(cx.endpoints.len(), Sum::default());
+        let mut walk = std::mem::take(&mut lookup.walk);
+        let mut longest = 0_u32;
+        for prompt in 0..cx.request.prompts.len() {
+            walk.begin(cx.endpoints.len());
+            let inquiry = self.inquiry(cx.request, cx.endpoints, lookup, prompt);
+            let blocks = index.walk(&inquiry, &mut walk);
+            lookup.blocks = lookup.blocks.saturating_add(blocks);
+            let mut most = 0;
+            for (sum, (standing, score)) in lookup.sums.iter_mut().zip(walk.scored()) {
+                most = most.max(standing.blocks());
+                if standing.blocks() > 0 {
+                    sum.add(standing, score);
+                }
+            }
+            longest = longest.saturating_add(most);
+        }
+        lookup.walk = walk;
+        if lookup.blocks > 0 {
+            self.stats.count(longest);
+        }
+    }
+
+    fn inquiry<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        endpoints: &'a EndpointSet,
+        lookup: &'a Lookup,
+        prompt: usize,
+    ) -> Inquiry<'a> {
+        let keys = lookup.keys(prompt);
+        Inquiry { request, prompt, keys, endpoints, weights: &self.weights }
+    }
+}
+
 impl DataProducer for PrecisePrefixCacheProducer {
     fn produce(
         &self,
@@ -96,31 +200,21 @@ impl DataProducer for PrecisePrefixCacheProducer {
         columns: &mut Columns,
         state: &mut CycleState,
     ) -> Result<(), PluginError> {
-        let Some(index) = self.source.get() else { return Ok(()) };
-        let Some(Lookup { walk, sums, blocks }) = state.get_mut(self.state) else {
+        let Some(lookup) = state.get_mut(self.state) else {
             return Err(PluginError::new("the cycle state belongs to another configuration"));
         };
-        *blocks = 0;
-        sums.clear();
-        sums.resize(cx.endpoints.len(), Sum::default());
-        for prompt in 0..cx.request.prompts.len() {
-            walk.begin(cx.endpoints.len());
-            *blocks = blocks.saturating_add(index.walk(cx.request, prompt, cx.endpoints, walk));
-            for (sum, standing) in sums.iter_mut().zip(walk.standings()) {
-                sum.add(standing);
-            }
-        }
-        if *blocks == 0 {
+        self.look_up(cx, lookup);
+        if lookup.blocks == 0 {
             return Ok(());
         }
         for &ix in cx.candidates {
-            let Some(sum) = sums.get(ix as usize) else { continue };
+            let Some(sum) = lookup.sums.get(ix as usize) else { continue };
             if let Some(cell) = columns.get_mut(self.found).get_mut(ix as usize) {
                 *cell = Some(PrefixMatch {
                     // Truncates towards zero and stays in range, whatever the weights.
                     match_blocks: sum.score as u32,
-                    total_blocks: *blocks,
-                    block_size_tokens: self.block_tokens,
+                    total_blocks: lookup.blocks,
+                    block_size_tokens: self.keying.block_tokens(),
                     cached_blocks: sum.blocks,
                 });
             }
@@ -149,12 +243,56 @@ impl PostChoice for PrecisePrefixCacheProducer {
 
     fn apply(&self, cx: &Cycle<'_>, effect: &Effect) {
         let &Effect::Record { plugin, endpoint, .. } = effect else { return };
-        if plugin != self.instance {
+        let Some(lookup) = cx.state.get(self.state).filter(|_| plugin == self.instance) else {
             return;
+        };
+        let Some(ttl_ms) = self.speculative_ms else { return };
+        for prompt in 0..lookup.ends.len() {
+            let inquiry = self.inquiry(cx.request, cx.endpoints, lookup, prompt);
+            self.source.get().expect(&inquiry, endpoint, ttl_ms);
         }
-        if let (Some(index), Some(ttl)) = (self.source.get(), self.speculative_ms) {
-            index.expect(cx.request, cx.endpoints, endpoint, cx.now_ms.saturating_add(ttl));
+    }
+}
+
+impl Collector for PrecisePrefixCacheProducer {
+    fn collect(&self, page: &mut Exposition) {
+        if self.index_metrics {
+            self.stats.collect(page);
         }
+        let labels = [("plugin_name", self.name.as_str())];
+        let usable = self.source.get().answers(&self.keying);
+        page.gauge(
+            "inlane_precise_index_usable",
+            "1 where there is an index that is written with the producer's parameters, else 0.",
+            &labels,
+            f64::from(u8::from(usable)),
+        );
+        let (requests, misses) = self.stats.misses();
+        page.counter(
+            "inlane_precise_lookups_total",
+            "Requests with whole blocks of tokens that were looked up.",
+            &labels,
+            requests as f64,
+        );
+        page.counter(
+            "inlane_precise_misses_total",
+            "Lookups that found no block of the prompt at any endpoint.",
+            &labels,
+            misses as f64,
+        );
+        let engines = self.source.engines();
+        page.gauge(
+            "inlane_precise_expected_blocks",
+            "Blocks expected where requests were just sent, over all endpoints.",
+            &labels,
+            engines.expected_blocks() as f64,
+        );
+        page.counter(
+            "inlane_precise_expectations_dropped_total",
+            "Prompts, or parts of long ones, that were not expected because too many were.",
+            &labels,
+            engines.expectations_dropped() as f64,
+        );
     }
 }
 
@@ -163,12 +301,12 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use inlane_core::columns::{CachedTiers, PrefixMatch};
-    use inlane_core::endpoint::{EndpointIx, EndpointSet};
+    use inlane_core::endpoint::EndpointIx;
     use inlane_core::plugin::Part;
     use inlane_core::request::{Prompt, Request};
 
-    use crate::precise::score::{TierWeights, Walk};
-    use crate::precise::{PreciseIndex, PreciseSource};
+    use crate::precise::score::Walk;
+    use crate::precise::{Inquiry, PreciseIndex, PreciseSource};
     use crate::testing::{Built, Idle, World};
 
     const NAME: &str = "precise-prefix-cache-producer";
@@ -176,23 +314,25 @@ mod tests {
     /// Every prompt has four blocks: endpoint 0 holds two on the GPU and one on the CPU, endpoint 1
     /// the first on the CPU.
     #[derive(Default)]
-    struct Table(Arc<Mutex<Vec<(EndpointIx, u64)>>>);
+    struct Table(Arc<Mutex<Expectations>>);
+
+    /// Endpoint, time and number of keys.
+    type Expectations = Vec<(EndpointIx, u64, usize)>;
 
     impl PreciseIndex for Table {
-        fn walk(&self, request: &Request<'_>, at: usize, _: &EndpointSet, walk: &mut Walk) -> u32 {
-            if request.prompts[at].token_count() < 16 {
+        fn walk(&self, inquiry: &Inquiry<'_>, walk: &mut Walk) -> u32 {
+            if inquiry.keys.is_empty() {
                 return 0;
             }
-            let weights = TierWeights::default();
-            let (gpu, cpu) = (weights.tier("gpu"), weights.tier("cpu"));
+            let (gpu, cpu) = (inquiry.weights.tier("gpu"), inquiry.weights.tier("cpu"));
             walk.block([(0, gpu), (1, cpu)]);
             walk.block([(0, gpu)]);
             walk.block([(0, cpu)]);
             4
         }
 
-        fn expect(&self, _: &Request<'_>, _: &EndpointSet, endpoint: EndpointIx, until_ms: u64) {
-            self.0.lock().unwrap().push((endpoint, until_ms));
+        fn expect(&self, inquiry: &Inquiry<'_>, endpoint: EndpointIx, ttl_ms: u64) {
+            self.0.lock().unwrap().push((endpoint, ttl_ms, inquiry.keys.len()));
         }
     }
 
@@ -202,7 +342,7 @@ mod tests {
         (world, built)
     }
 
-    fn attach(world: &World) -> Arc<Mutex<Vec<(EndpointIx, u64)>>> {
+    fn attach(world: &World) -> Arc<Mutex<Expectations>> {
         let expected = Arc::default();
         let [(_, source)] = &world.kept.all::<PreciseSource>()[..] else { panic!("one source") };
         assert!(source.attach(Box::new(Table(Arc::clone(&expected)))));
@@ -224,7 +364,7 @@ mod tests {
     fn without_a_source_nothing_is_written() {
         let (mut world, built) = world("");
         assert_eq!(produce(&mut world, &built, &[64]), [None; 3]);
-        assert_eq!(built.warnings.len(), 1);
+        assert_eq!(built.warnings, [""; 0]);
         assert!(built.roles.plays(Part::Extractor));
     }
 
@@ -257,17 +397,19 @@ mod tests {
     #[test]
     fn blocks_are_expected_where_the_request_goes() {
         for (parameters, expected) in [
-            ("{speculativeIndexing: true, speculativeTTL: 1500ms}", vec![(0, 2_500), (2, 2_500)]),
-            ("{speculativeIndexing: true, speculativeTTL: -1s}", vec![(0, 3_000), (2, 3_000)]),
+            ("{speculativeIndexing: true, speculativeTTL: 1500ms}", vec![(0, 1_500), (2, 1_500)]),
+            ("{speculativeIndexing: true, speculativeTTL: -1s}", vec![(0, 2_000), (2, 2_000)]),
             ("{}", vec![]),
         ] {
             let (mut world, built) = world(parameters);
             let seen = attach(&world);
-            world.now_ms = 1_000;
-            produce(&mut world, &built, &[64]);
+            produce(&mut world, &built, &[64, 20]);
             let request = Request::default();
             let effects = world.choose(&built, &request, &[("decode", 0), ("prefill", 2)]);
             world.apply(&built, &request, &effects);
+            // Both prompts, of four blocks and of one.
+            let both = |(endpoint, ttl)| [(endpoint, ttl, 4), (endpoint, ttl, 1)];
+            let expected: Expectations = expected.into_iter().flat_map(both).collect();
             assert_eq!(*seen.lock().unwrap(), expected, "{parameters}");
         }
     }

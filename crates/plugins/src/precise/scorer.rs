@@ -18,7 +18,7 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
         [] => {
             let parameters: Parameters = params.decode()?;
             parameters.check(build, true)?;
-            let name = format!("{}-producer", build.name());
+            let name = producer_of(build.name());
             build.create_producer(producer::TYPE.name, name.clone(), for_producer(params));
             name
         }
@@ -33,6 +33,11 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let name = Value::from("prefixMatchInfoProducerName");
     let scorer = Mapping::from_iter([(name, Value::from(producer))]);
     (prefix_cache_scorer::TYPE.build)(build, &Params::new(Some(Value::Mapping(scorer))))
+}
+
+/// Name of the producer that the scorer of that name makes.
+pub(crate) fn producer_of(name: &str) -> String {
+    format!("{name}-producer")
 }
 
 /// The parameters without the one that only the scorer takes.

@@ -11,6 +11,7 @@ use inlane_segment::table::{
 };
 
 use super::stats::PrefixStats;
+use super::tenants::Tenants;
 
 /// Memory of one index. Pages cost nothing before they are used.
 const BUDGET_BYTES: usize = 64 << 20;
@@ -18,9 +19,6 @@ const BUDGET_BYTES: usize = 64 << 20;
 /// Picks that wait for the owner at most, and blocks that each has room for.
 const PICKS: usize = 256;
 const PICK_BLOCKS: usize = 512;
-
-/// Bits of a slot's generation that tell tenants apart.
-const GENERATION_BITS: u32 = 12;
 
 /// Which endpoint was sent which blocks, shared by all workers of a proxy.
 ///
@@ -36,52 +34,11 @@ const GENERATION_BITS: u32 = 12;
 #[derive(Debug)]
 pub struct PrefixIndex {
     table: SharedTable,
-    /// Per slot whose blocks the table holds, see [`Tenant`].
-    tenants: Box<[AtomicU64]>,
+    /// Whose blocks the table holds.
+    tenants: Tenants,
     held: AtomicU64,
     stats: PrefixStats,
     owner: Mutex<PrefixOwner>,
-}
-
-/// The word that names a slot's tenant.
-///
-/// 0 is nobody yet. A tenant is `HELD` and its generation. Once it has left, the word keeps the
-/// generation without `HELD`, so that late picks are still recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tenant(u64);
-
-impl Tenant {
-    const NOBODY: Self = Self(0);
-    const HELD: u64 = 1 << 32;
-    const LEFT: u64 = 1 << 33;
-
-    fn of(generation: u32) -> Self {
-        Self(Self::HELD | u64::from(generation))
-    }
-
-    fn left(self) -> Self {
-        Self(Self::LEFT | u64::from(self.generation()))
-    }
-
-    fn is_held(self) -> bool {
-        self.0 & Self::HELD != 0
-    }
-
-    fn generation(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// Whether an endpoint of `generation` may move in where this was found.
-    fn admits(self, generation: u32) -> bool {
-        self == Self::NOBODY || !self.is_held() && is_after(generation, self.generation())
-    }
-}
-
-/// Whether `a` is a later generation than `b`, in serial-number arithmetic.
-fn is_after(a: u32, b: u32) -> bool {
-    let mask = (1 << GENERATION_BITS) - 1;
-    let distance = a.wrapping_sub(b) & mask;
-    distance != 0 && distance < 1 << (GENERATION_BITS - 1)
 }
 
 impl PrefixIndex {
@@ -102,7 +59,7 @@ impl PrefixIndex {
         })?;
         Ok(Self {
             table,
-            tenants: (0..MAX_SLOTS).map(|_| AtomicU64::new(Tenant::NOBODY.0)).collect(),
+            tenants: Tenants::new(MAX_SLOTS),
             held: AtomicU64::new(0),
             stats: PrefixStats::default(),
             owner: Mutex::new(owner),
@@ -117,25 +74,15 @@ impl PrefixIndex {
 
     /// Whether the blocks in the slot are those of this tenant.
     pub fn is_tenant(&self, slot: Slot) -> bool {
-        let found = self.tenants.get(slot.index as usize);
-        found.is_some_and(|t| t.load(Ordering::Acquire) == Tenant::of(slot.generation).0)
+        self.tenants.is_tenant(slot)
     }
 
     /// Hands a pick over to the owner: the endpoint in `slot` was sent these blocks and remembers
     /// at most `capacity` blocks (0 = the table's default). Returns whether it was taken: the slot
     /// may have another tenant, or too many picks wait, which is counted.
     pub fn record(&self, slot: Slot, capacity: u32, hashes: &[u64]) -> bool {
-        let Some(cell) = self.tenants.get(slot.index as usize) else { return false };
-        let wanted = Tenant::of(slot.generation);
-        let found = Tenant(cell.load(Ordering::Acquire));
-        if found != wanted {
-            // Who loses the race to move in tries again with the next request.
-            let (order, failure) = (Ordering::AcqRel, Ordering::Relaxed);
-            if !found.admits(slot.generation)
-                || cell.compare_exchange(found.0, wanted.0, order, failure).is_err()
-            {
-                return false;
-            }
+        if !self.tenants.admit(slot) {
+            return false;
         }
         // Below MAX_SLOTS, as there is a cell for it.
         self.table.push(slot.index as u16, NonZeroU32::new(capacity), hashes)
@@ -152,26 +99,10 @@ impl PrefixIndex {
     /// Forgets endpoints that are no longer in the pool. For the owner thread, after every change
     /// of the topology.
     pub fn retain(&self, endpoints: &EndpointSet) {
-        let mut present = vec![None; MAX_SLOTS];
-        for endpoint in endpoints.as_slice() {
-            if let Some(cell) = present.get_mut(endpoint.slot.index as usize) {
-                *cell = Some(endpoint.slot.generation);
-            }
-        }
         let mut owner = self.owner();
         // Picks that wait must not bring blocks back after the slot is cleared.
         owner.drain();
-        for ((slot, cell), present) in (0..).zip(&self.tenants).zip(present) {
-            let found = Tenant(cell.load(Ordering::Acquire));
-            // A tenant that is newer than this topology stays.
-            let stays = present.is_some_and(|now| !is_after(now, found.generation()));
-            if !found.is_held() || stays {
-                continue;
-            }
-            // First the tenant, so that nobody is credited with blocks while they go.
-            cell.store(found.left().0, Ordering::Release);
-            owner.table().clear_slot(slot);
-        }
+        self.tenants.retain(endpoints, |slot| owner.table().clear_slot(slot));
         self.publish_size(&mut owner);
     }
 
@@ -326,12 +257,6 @@ mod tests {
         index.drain();
         assert_eq!(index.slot_size(0), 5);
         assert_eq!(index.table_stats().evicted, 2);
-    }
-
-    #[test]
-    fn generations_wrap() {
-        assert!(is_after(0, 0xfff) && !is_after(0xfff, 0));
-        assert!(!is_after(5, 5) && is_after(6, 5) && !is_after(4, 5));
     }
 
     #[test]

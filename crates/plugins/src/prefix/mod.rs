@@ -10,12 +10,14 @@
 //! of the proxy applies them ([`PrefixIndex::drain`]). The index outlives configuration reloads:
 //! the owner finds all of them with [`KeptState::all`](inlane_core::registry::KeptState::all).
 
+pub(crate) mod found;
 pub mod hash;
 pub mod producer;
 
 mod index;
 mod settings;
 mod stats;
+pub(crate) mod tenants;
 
 pub use index::PrefixIndex;
 pub use settings::{BlockSize, Settings};
