@@ -184,6 +184,8 @@ mod tests {
 
     use super::*;
 
+    const STEPS: usize = if cfg!(miri) { 40 } else { 400 };
+
     proptest! {
         #![proptest_config(ProptestConfig {
             cases: if cfg!(miri) { 4 } else { 128 },
@@ -194,7 +196,7 @@ mod tests {
         /// Whatever comes and goes, what is in it is found, also after it has grown.
         #[test]
         fn numbers_are_found_while_they_are_in(
-            steps in prop::collection::vec((0_u64..40, any::<bool>()), 1..400),
+            steps in prop::collection::vec((0_u64..40, any::<bool>()), 1..STEPS),
         ) {
             let mut cells = Cells::new(30, 64, 5);
             let mut held: Vec<(u64, u32)> = Vec::new();

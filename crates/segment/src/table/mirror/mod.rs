@@ -53,6 +53,7 @@
 
 mod aliases;
 mod cells;
+mod content;
 mod free;
 #[cfg(loom)]
 #[cfg(test)]

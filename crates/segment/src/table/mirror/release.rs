@@ -2,7 +2,7 @@
 
 use super::super::holders::Holders;
 use super::aliases::Alias;
-use super::sets::{Change, NoSet};
+use super::content::{Change, NoSet};
 use super::spec::Slot;
 use super::word::{FREE, Word};
 use super::writer::MirrorWriter;

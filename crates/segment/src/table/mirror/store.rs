@@ -4,7 +4,7 @@ use super::super::ahead::UNKNOWN;
 use super::super::holders::Holders;
 use super::super::membership::Full;
 use super::aliases::Alias;
-use super::sets::{Change, NoSet};
+use super::content::{Change, NoSet};
 use super::word::Word;
 use super::writer::{MirrorWriter, engine_word};
 use crate::words::WordsMut;
