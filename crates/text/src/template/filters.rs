@@ -70,6 +70,7 @@ fn add_filters(env: &mut Environment<'_>) {
     env.add_filter("count", length);
     env.add_filter("items", items);
     env.add_filter("dictsort", dictsort);
+    env.add_filter("attr", attr);
     env.add_filter("int", int);
     env.add_filter("float", float);
     env.add_filter("wordcount", |value: &Value| {
@@ -339,6 +340,14 @@ fn length(value: &Value) -> Result<usize, Error> {
         let message = format!("a value of type {} has no length", value.kind());
         Error::new(ErrorKind::InvalidOperation, message)
     })
+}
+
+/// The attribute, not the member: a dict has its methods.
+fn attr(value: &Value, name: &str) -> Value {
+    if value.kind() == ValueKind::Map && !methods::DICT.contains(&name) {
+        return Value::UNDEFINED;
+    }
+    value.get_attr(name).unwrap_or_default()
 }
 
 fn items(value: &Value) -> Result<Value, Error> {

@@ -317,8 +317,9 @@ impl Parser<'_> {
                 return Err(self.expected("the end of the string"));
             };
             let piece = rest.get(..length).unwrap_or_default();
-            if let Some(place) = piece.bytes().position(|byte| byte < 0x20) {
-                self.at += place;
+            // Without an early end, this is done many bytes at a time.
+            if piece.bytes().fold(false, |found, byte| found | (byte < 0x20)) {
+                self.at += piece.bytes().position(|byte| byte < 0x20).unwrap_or(0);
                 return Err(self.expected("an escape in place of a control character"));
             }
             self.at += length + 1;

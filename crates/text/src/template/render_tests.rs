@@ -169,6 +169,12 @@ fn what_the_tokenizer_must_know_is_handed_on() {
 }
 
 #[test]
+fn line_ends_of_a_template_are_line_feeds() {
+    let template = "{% if true %}\r\na\r\n{% endif %}\rb{{ '\r' | length }}\r\n";
+    assert_eq!(render(template, r#"{"messages": []}"#), Ok("a\nb1".to_owned()));
+}
+
+#[test]
 fn errors_of_templates_name_the_line_or_the_templates_words() {
     let user = r#"{"role": "user", "content": "a"}"#;
     assert_eq!(

@@ -184,3 +184,45 @@ fn inputs_of_responses_become_chats() {
     let unknown = converted(ChatApi::Responses, r#"{"input": [], "previous_response_id": "r"}"#);
     assert!(unknown.is_err_and(|error| error.starts_with("previous_response_id: ")));
 }
+
+#[test]
+fn damaged_bodies_render_or_are_refused() {
+    let chats = parsed(&jinja("chats.json"));
+    let files = ["llama-like.jinja", "schema-like.jinja", "granite-like.jinja"];
+    let templates = files.map(|file| ChatTemplate::from_parts(&jinja(file), b"{}").unwrap());
+    let apis = [ChatApi::Chat, ChatApi::Messages, ChatApi::Responses];
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |bound: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % bound as u64) as usize
+    };
+    let pieces =
+        ["null", "{}", "[]", "\"items\"", "1e999", "-", "[[", "\\u", "\u{1f642}", "\"role\""];
+    let (mut rendered, mut refused) = (0, 0);
+    for _ in 0..4000 {
+        let chat = &chats.entries[next(chats.entries.len())].1;
+        let mut text = String::new();
+        Dumps::default().write(&mut text, &object::value(chat), 0).unwrap();
+        let mut bytes = text.into_bytes();
+        for _ in 0..next(4) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] = next(256) as u8,
+                1 => bytes.truncate(at.max(1)),
+                2 => drop(bytes.drain(at..(at + next(9)).min(bytes.len()))),
+                _ => drop(bytes.splice(at..at, pieces[next(pieces.len())].bytes())),
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        let template = &templates[next(templates.len())];
+        match template.render(apis[next(apis.len())], &bytes, 0) {
+            Ok(_) => rendered += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(rendered > 200 && refused > 200, "{rendered} rendered, {refused} refused");
+}
