@@ -30,7 +30,7 @@ pub struct TokenCache {
 
 /// Names a piece of text under one tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key(u128);
+pub(super) struct Key(pub(super) u128);
 
 #[derive(Debug, Default)]
 struct Lru {
@@ -197,7 +197,7 @@ impl Lru {
 
 /// Keys are hashes already.
 #[derive(Debug, Default)]
-struct Identity(u64);
+pub(super) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {

@@ -105,7 +105,7 @@ fn holds(tokenizer: &Tokenizer, cuts: &Cuts) -> bool {
     (0..TEXTS).all(|_| {
         let text = random.text(&added);
         let mut parts = Some(Vec::new());
-        cuts.parts(&text, Sizes { short: 1, long: 1 }, &mut points, |part| {
+        cuts.parts(&text, Sizes::FINEST, &mut points, |part| {
             parts = parts.take().zip(ids(part)).map(|(mut all, part)| {
                 all.extend(part);
                 all

@@ -13,8 +13,9 @@
 //! at all; so is one where a token begins with white space that another's `rstrip` might have
 //! taken.
 //!
-//! Where the pre-tokenizer certainly splits between a letter and white space ([`words`]), long
-//! pieces are cut there too.
+//! Where the pre-tokenizer certainly splits at the end of words ([`words`]), pieces are cut there
+//! too: between a letter and white space, and, unless a token might take that white space for its
+//! own, between any visible ASCII character and a space.
 
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -30,6 +31,11 @@ pub(super) struct Sizes {
     pub(super) long: usize,
 }
 
+impl Sizes {
+    /// Every cut that is allowed.
+    pub(super) const FINEST: Self = Self { short: 1, long: 1 };
+}
+
 impl Default for Sizes {
     fn default() -> Self {
         Self { short: 256, long: 512 }
@@ -43,6 +49,8 @@ pub(super) struct Cuts {
     normalized: Option<Added>,
     /// Whether words may be cut apart.
     pub(super) words: bool,
+    /// Whether that also holds for words that end in a digit or a mark.
+    marks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,13 +80,19 @@ impl Cuts {
         }
         let (normalized, raw): (Vec<_>, Vec<_>) = added.iter().partition(|token| token.normalized);
         let words = words::split(tokenizer)
-            && !added.iter().any(|token| spans_words(&token.content))
+            && !added.iter().any(|token| end_of_word(token.content.as_bytes(), 1, true).is_some())
             && !normalized.iter().any(|token| token.lstrip || token.rstrip)
             && !raw.iter().any(|token| token.rstrip && ends_in_letter(&token.content));
+        let marks = !raw.iter().any(|token| token.rstrip);
         let plain = tokenizer.get_normalizer().is_none_or(words::is_trivial);
         let normalized = if plain { Added::of(&normalized)? } else { None };
         let raw = Added::of(&raw)?;
-        (words || raw.is_some() || normalized.is_some()).then_some(Self { raw, normalized, words })
+        (words || raw.is_some() || normalized.is_some()).then_some(Self {
+            raw,
+            normalized,
+            words,
+            marks,
+        })
     }
 
     /// Calls `part` with each part of `text`, in order, none empty.
@@ -113,7 +127,7 @@ impl Cuts {
 
     fn emit<'t>(&self, mut text: &'t str, sizes: Sizes, part: &mut impl FnMut(&'t str)) {
         while self.words && text.len() > sizes.long {
-            let Some(at) = end_of_word(text.as_bytes(), sizes.long) else { break };
+            let Some(at) = end_of_word(text.as_bytes(), sizes.long, self.marks) else { break };
             let (head, tail) = text.split_at(at);
             part(head);
             text = tail;
@@ -194,20 +208,18 @@ impl Added {
     }
 }
 
-/// Whether an ASCII letter is followed by white space in it.
-fn spans_words(text: &str) -> bool {
-    end_of_word(text.as_bytes(), 1).is_some()
-}
-
 fn ends_in_letter(text: &str) -> bool {
     text.as_bytes().last().is_some_and(u8::is_ascii_alphabetic)
 }
 
-/// The first position from `from` on that lies between an ASCII letter and ASCII white space.
-fn end_of_word(text: &[u8], from: usize) -> Option<usize> {
+/// The first position from `from` on where a word ends: between an ASCII letter and ASCII white
+/// space or, with `marks`, between a visible ASCII character and a space.
+fn end_of_word(text: &[u8], from: usize, marks: bool) -> Option<usize> {
     let pairs = text.get(from.checked_sub(1)?..)?;
-    let is_end = |pair: &[u8]| {
-        pair[0].is_ascii_alphabetic() && matches!(pair[1], b' ' | b'\n' | b'\r' | b'\t')
+    let is_end = |pair: &[u8]| match pair[1] {
+        b' ' if marks => pair[0].is_ascii_graphic(),
+        b' ' | b'\n' | b'\r' | b'\t' => pair[0].is_ascii_alphabetic(),
+        _ => false,
     };
     pairs.windows(2).position(is_end).map(|at| from + at)
 }

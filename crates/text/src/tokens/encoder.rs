@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::AddAssign;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokenizers::Tokenizer;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,6 +11,7 @@ use super::cache::{Key, TokenCache};
 use super::check;
 use super::cuts::{Cuts, Points, Sizes};
 use super::error::PromptError;
+use super::memo::{Memo, WORD_BYTES};
 
 /// Turns text into token ids as the Python library that wraps the same tokenizer does, without
 /// truncation and padding.
@@ -22,6 +23,8 @@ pub(super) struct Encoder {
     cuts: Option<Cuts>,
     /// What the post-processor puts around any text, `None` if it does something else.
     around: Option<Around>,
+    /// Of threads that are not at work: each takes one for itself.
+    memos: Mutex<Vec<Memo>>,
 }
 
 /// Special tokens before and after a text.
@@ -51,6 +54,8 @@ impl AddAssign for Work {
 #[derive(Default)]
 struct Scratch {
     points: Points,
+    /// Those inside a part.
+    fine: Points,
     lens: Vec<usize>,
     keys: Vec<Key>,
     found: Vec<Option<Arc<[u32]>>>,
@@ -72,7 +77,7 @@ impl Encoder {
         tokenizer.with_padding(None);
         let around = check::around(&tokenizer);
         let cuts = check::cuts(&tokenizer);
-        Ok(Self { tokenizer, identity: xxh3_64(source), cuts, around })
+        Ok(Self { tokenizer, identity: xxh3_64(source), cuts, around, memos: Mutex::default() })
     }
 
     /// Whether it was made of this source.
@@ -131,7 +136,7 @@ impl Encoder {
         work: &mut Work,
         ids: &mut Vec<u32>,
     ) -> Result<(), PromptError> {
-        let Scratch { points, lens, keys, found } = scratch;
+        let Scratch { points, fine, lens, keys, found } = scratch;
         lens.clear();
         keys.clear();
         found.clear();
@@ -141,6 +146,7 @@ impl Encoder {
         });
         cache.get(keys, found);
         let mut new = Vec::new();
+        let mut memo = None;
         let mut rest = text;
         for ((&len, key), found) in lens.iter().zip(keys.iter()).zip(found.iter()) {
             let (part, tail) = rest.split_at(len);
@@ -149,18 +155,61 @@ impl Encoder {
                 work.cached += len as u64;
                 ids.extend_from_slice(tokens);
             } else {
-                let tokens = self.whole(part, false)?;
-                ids.extend_from_slice(&tokens);
-                new.push((*key, tokens.into()));
+                let from = ids.len();
+                if cuts.words {
+                    let memo = memo.get_or_insert_with(|| self.take_memo());
+                    self.words(cuts, part, cache, fine, memo, ids)?;
+                } else {
+                    ids.append(&mut self.whole(part, false)?);
+                }
+                new.push((*key, ids[from..].into()));
             }
         }
         cache.put(new);
+        if let Some(memo) = memo {
+            self.memos.lock().unwrap_or_else(PoisonError::into_inner).push(memo);
+        }
         // Tokens belong to the cache: nothing of it is held from text to text.
         found.clear();
         if keys.len() > SCRATCH_PARTS {
             *scratch = Scratch::default();
         }
         Ok(())
+    }
+
+    /// A part that is new, word by word.
+    fn words(
+        &self,
+        cuts: &Cuts,
+        part: &str,
+        cache: &TokenCache,
+        points: &mut Points,
+        memo: &mut Memo,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), PromptError> {
+        let mut done = Ok(());
+        cuts.parts(part, Sizes::FINEST, points, |word| {
+            let key = cache.key(self.identity, word);
+            let kept = word.len() <= WORD_BYTES;
+            if done.is_err() || kept && memo.find(key, ids) {
+                return;
+            }
+            match self.whole(word, false) {
+                Ok(tokens) => {
+                    ids.extend_from_slice(&tokens);
+                    if kept {
+                        memo.keep(key, &tokens);
+                    }
+                }
+                Err(error) => done = Err(error),
+            }
+        });
+        done
+    }
+
+    fn take_memo(&self) -> Memo {
+        let memo = self.memos.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        memo.unwrap_or_default()
     }
 
     /// Without any cache.

@@ -1,4 +1,5 @@
-//! Which tokenizers certainly split a text between a letter and white space.
+//! Which tokenizers certainly split a text at the end of a word: between an ASCII letter and white
+//! space, and between any visible ASCII character and a space.
 
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::SplitPattern;
@@ -7,9 +8,10 @@ use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 /// Split patterns that tell words apart, as they stand in `tokenizer.json` (GPT-2, Llama 3,
 /// Qwen 2, Qwen 3.5, o200k, Tekken, DeepSeek 3).
 ///
-/// Of each holds: no alternative matches an ASCII letter followed by white space; what begins at
-/// or before a letter ends there whether white space or nothing follows; and nothing looks
-/// behind. So a text cut between the two splits as the whole does, in any context.
+/// Of each holds: no alternative matches a letter followed by white space, or any other visible
+/// character followed by white space but line ends; what matches such a character ends behind it
+/// whether a space or nothing follows; and nothing looks behind. So a text cut between the two
+/// splits as the whole does, in any context.
 const WORDS: [&str; 7] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -20,11 +22,11 @@ const WORDS: [&str; 7] = [
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
 ];
 
-/// Patterns of runs of characters that are neither ASCII letters nor white space: a cut between
-/// those two changes no match.
+/// Patterns of runs of characters none of which is an ASCII letter or white space: a cut before
+/// white space changes no match.
 const RUNS: [&str; 4] = [r"\p{N}", r"\p{N}{1,3}", r"[0-9]", r"[一-龥぀-ゟ゠-ヿ]+"];
 
-/// Whether the tokenizer certainly splits between an ASCII letter and white space.
+/// Whether the tokenizer certainly splits at the end of words.
 pub(super) fn split(tokenizer: &Tokenizer) -> bool {
     tokenizer.get_normalizer().is_none_or(keeps_words)
         && tokenizer.get_pre_tokenizer().is_some_and(splits_words)
@@ -35,8 +37,8 @@ pub(super) fn is_trivial(normalizer: &NormalizerWrapper) -> bool {
     matches!(normalizer, NormalizerWrapper::Sequence(list) if list.as_ref().iter().all(is_trivial))
 }
 
-/// Unicode's normal forms compose nothing across a letter and ASCII white space, and leave both
-/// as they are.
+/// Unicode's normal forms compose nothing across a visible ASCII character and white space, and
+/// leave both as they are.
 fn keeps_words(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
         NormalizerWrapper::NFC(_)
@@ -68,7 +70,7 @@ fn splits_words(pre_tokenizer: &PreTokenizerWrapper) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Splits between a letter and white space.
+    /// Splits at the end of words.
     Words,
     /// Splits elsewhere, and there alike for both halves.
     Runs,
