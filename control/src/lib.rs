@@ -3,7 +3,8 @@
 //! It watches the endpoints file and the configuration (`config`,
 //! `discovery`), scrapes every endpoint on its own beat (`scrape`), and is the single writer of
 //! the shared-memory segment (`pool`) that the proxies on this host read. Latency models are trained
-//! on a second thread (`latency`), while a configuration asks for them. It can stop or die at any
+//! on a second thread (`latency`), and engines' KV-cache events are followed on two more (`kv`), each
+//! while a configuration asks for it. It can stop or die at any
 //! moment: proxies go on with what is published, and its successor goes on with what it finds.
 //!
 //! A crate with plugins of its own calls [`run`] with its own registry; nothing else is public.
@@ -18,6 +19,7 @@ mod duration;
 mod exposition;
 mod gauges;
 mod http;
+mod kv;
 mod latency;
 mod logs;
 mod pages;
@@ -25,6 +27,7 @@ mod pool;
 mod process;
 mod scrape;
 mod shared;
+mod size;
 mod watch;
 
 use std::process::ExitCode;

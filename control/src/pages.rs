@@ -6,6 +6,7 @@ use inlane_core::snapshot::MetricsRow;
 use serde_json::{Value, json};
 
 use crate::exposition::{Exposition, Kind};
+use crate::kv;
 use crate::latency::write_metrics;
 use crate::pool::{PublishedPool, Tracked, now_ms};
 use crate::process::{cpu_time, memory};
@@ -24,6 +25,7 @@ pub(crate) fn metrics(shared: &Shared, scrapers: &Scrapers) -> String {
     publishing(&mut out, shared, &pool);
     inputs(&mut out, shared);
     write_metrics(&mut out, shared.training.borrow().as_ref());
+    kv::write_metrics(&mut out, shared.events.borrow().as_ref());
     process(&mut out);
     out.finish()
 }
@@ -218,6 +220,11 @@ pub(crate) fn readiness(shared: &Shared) -> Value {
         "endpoints": input(&shared.endpoints.borrow()),
         "proxies": proxies,
     })
+}
+
+/// The state of every stream of KV-cache events.
+pub(crate) fn events(shared: &Shared) -> Value {
+    kv::page(shared.events.borrow().as_ref())
 }
 
 /// Every endpoint with its place and numbers.

@@ -16,9 +16,12 @@ use std::time::Duration;
 
 use inlane_core::endpoint::{Endpoint, Slot};
 use inlane_core::snapshot::{
-    ConfigDocument, MAX_SCALARS, MetricsRow, Pool, ROW_WORDS, ScalarKey, Topology, TopologyEndpoint,
+    ConfigDocument, IndexDocument, MAX_SCALARS, MetricsRow, Pool, ROW_WORDS, ScalarKey, Topology,
+    TopologyEndpoint,
 };
 use inlane_engine::LoraSample;
+use inlane_segment::mapped::MappedWords;
+use inlane_segment::table::MirrorSpec;
 use inlane_segment::{
     Document, Error, LedgerSet, MAX_SLOTS, Opened, Shape, SlotGeneration, SlotId, SlotState,
     Writer, boottime_ns,
@@ -26,6 +29,7 @@ use inlane_segment::{
 
 use crate::adapters::Adapters;
 use crate::discovery::Member;
+use crate::kv::{self, Mover};
 
 /// The pool and its segment.
 pub(crate) struct PublishedPool {
@@ -44,6 +48,8 @@ pub(crate) struct PublishedPool {
     topology: Published,
     config: Published,
     counters: PoolCounters,
+    /// Bytes that the index may take, and who keeps it while there is one.
+    index: (u64, Option<Mover>),
 }
 
 /// A published document.
@@ -106,6 +112,7 @@ impl PublishedPool {
             adapters: Adapters::default(),
             scalars: Vec::new(),
             counters: PoolCounters::default(),
+            index: (0, None),
         };
         this.recover();
         Ok((this, opened))
@@ -247,6 +254,44 @@ impl PublishedPool {
         self.publish(Document::Model, model)
     }
 
+    /// Publishes with what parameters the keys of the index are made.
+    pub(crate) fn set_index(&mut self, index: &IndexDocument) -> Result<u64, Error> {
+        let bytes = serde_json::to_vec(index).unwrap_or_default();
+        self.publish(Document::Index, &bytes)
+    }
+
+    /// The parameters that the segment held or holds.
+    pub(crate) fn found_index(&self) -> Option<IndexDocument> {
+        serde_json::from_slice(&self.writer.document(Document::Index)?.bytes).ok()
+    }
+
+    /// Room for an index of at most `bytes`, private state included. What is there is kept if it has
+    /// that size.
+    ///
+    /// # Errors
+    /// The segment cannot grow.
+    pub(crate) fn make_index(&mut self, bytes: u64) -> Result<(MappedWords, MirrorSpec), Error> {
+        self.index.0 = bytes;
+        let shape = self.writer.shape();
+        let spec = self.index_spec(shape.slots);
+        let table_words = spec.words().unwrap_or(0) as u64;
+        if table_words > shape.table_words {
+            self.grow(Shape { table_words, ..shape })?;
+        }
+        Ok((self.writer.table(), spec))
+    }
+
+    /// Who keeps the index, and so has to know when it moves.
+    pub(crate) fn set_mover(&mut self, mover: Option<Mover>) {
+        self.index.1 = mover;
+    }
+
+    /// The size of an index for so many slots.
+    fn index_spec(&self, slots: u32) -> MirrorSpec {
+        let bytes = usize::try_from(self.index.0).unwrap_or(usize::MAX);
+        MirrorSpec::within(slots as usize, bytes)
+    }
+
     /// The configuration that the segment held or holds.
     pub(crate) fn found_config(&self) -> Option<ConfigDocument> {
         serde_json::from_slice(&self.config.bytes).ok()
@@ -304,8 +349,22 @@ impl PublishedPool {
         }
     }
 
-    fn grow(&mut self, shape: Shape) -> Result<(), Error> {
-        let allocation = self.writer.grow(shape)?;
+    fn grow(&mut self, mut shape: Shape) -> Result<(), Error> {
+        if let (_, Some(mover)) = &mut self.index {
+            mover.park();
+            // More slots take more words.
+            let spec = self.index_spec(shape.slots);
+            shape.table_words = shape.table_words.max(spec.words().unwrap_or(0) as u64);
+        }
+        let grown = self.writer.grow(shape);
+        let (slots, words) = (self.writer.shape().slots, self.writer.table());
+        let spec = self.index_spec(slots);
+        if let (_, Some(mover)) = &mut self.index
+            && let Err(error) = mover.resume(words, spec)
+        {
+            tracing::error!(error = %error, "the index of cached blocks is lost");
+        }
+        let allocation = grown?;
         tracing::info!(
             slots = shape.slots,
             required_bytes = allocation.required,
@@ -318,6 +377,17 @@ impl PublishedPool {
     /// The members, ordered by id.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Tracked> {
         self.members.values()
+    }
+
+    /// The members as those who follow their KV-cache events see them.
+    pub(crate) fn kv_endpoints(&self) -> impl Iterator<Item = kv::Endpoint> {
+        self.members.values().map(|tracked| kv::Endpoint {
+            id: tracked.member.id(),
+            address: tracked.member.address,
+            port: tracked.member.port,
+            rank: tracked.member.rank,
+            slot: tracked.slot.index,
+        })
     }
 
     /// Names of the LoRA adapters, by bit.

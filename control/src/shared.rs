@@ -10,6 +10,7 @@ use inlane_core::plugin::{Extraction, Findings};
 use inlane_engine::EngineSample;
 
 use crate::gauges::PoolGauges;
+use crate::kv::KvEvents;
 use crate::latency::Training;
 use crate::pool::{PublishedPool, now_ms};
 use crate::scrape::source::Target;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) endpoints: RefCell<InputStatus>,
     /// The latency models in the making, while a configuration asks for them.
     pub(crate) training: RefCell<Option<Training>>,
+    /// The KV-cache events that are followed, while a configuration asks for them.
+    pub(crate) events: RefCell<Option<KvEvents>>,
     /// Writes of the segment that failed.
     pub(crate) publish_errors: Cell<u64>,
     /// Whether pool and configuration are published and the process is not about to end.
@@ -62,6 +65,7 @@ impl Shared {
             config: RefCell::default(),
             endpoints: RefCell::default(),
             training: RefCell::default(),
+            events: RefCell::default(),
             publish_errors: Cell::new(0),
             ready: Cell::new(false),
         }

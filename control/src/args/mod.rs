@@ -12,7 +12,8 @@ use inlane_core::config::from_environment;
 use tracing::Level;
 
 use crate::config::Source;
-use crate::{duration, logs};
+use crate::kv::Ask;
+use crate::{duration, logs, size};
 
 /// Discovers model servers, scrapes them and publishes what an Inlane proxy decides on.
 #[derive(Debug, Parser)]
@@ -56,6 +57,22 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(inlane_segment::MAX_SLOTS)))]
     pub(crate) max_endpoints: u32,
+
+    /// Memory for the index of cached blocks, most of it in the segment, where the configuration has a
+    /// precise prefix producer; at its bound the index takes no new blocks. A size such as 64MiB; 0:
+    /// no index.
+    #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) index_bytes: u64,
+
+    /// How long an engine may publish no KV-cache event, nor answer when asked, before its blocks are
+    /// forgotten.
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) kv_silence_ttl: Duration,
+
+    /// When pods are asked where they publish KV-cache events (GET /kv_event_sources): when nothing
+    /// comes from where they are expected to (auto), when they are discovered (always), or never.
+    #[arg(long, default_value = "auto", value_name = "WHEN")]
+    pub(crate) kv_event_sources: Ask,
 
     /// Interval between two scrapes of an endpoint, at least 50ms.
     #[arg(long, default_value = "50ms", value_name = "DURATION", value_parser = duration::parse)]

@@ -11,6 +11,7 @@ use inlane_core::snapshot::ScalarKey;
 use inlane_plugins::{core_metrics_extractor, file_discovery, metrics_data_source, multicluster};
 
 use crate::discovery::file::Entries;
+use crate::kv::KvSettings;
 use crate::latency;
 use crate::scrape::source::{Engines, Reader, Source};
 
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) scalars: Vec<ScalarKey>,
     /// Whether latencies are predicted, and so have to be learned.
     pub(crate) predicts_latency: bool,
+    /// The KV-cache events that are wanted, if any.
+    pub(crate) events: Option<KvSettings>,
 }
 
 /// An endpoints file.
@@ -55,6 +58,7 @@ impl Settings {
             sources: sources.map(|source| source.map(Rc::new)).collect::<Result<_, _>>()?,
             scalars: ScalarKey::of(config)?,
             predicts_latency: config.plugins.iter().any(|p| p.type_name == latency::PRODUCER),
+            events: KvSettings::read(config)?,
         })
     }
 

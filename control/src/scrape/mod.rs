@@ -23,8 +23,7 @@ use inlane_engine::EngineSample;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-pub(crate) use self::fetch::FetchError;
-use self::fetch::{Fetcher, SharedBuffer};
+pub(crate) use self::fetch::{Body, FetchError, Fetcher, SharedBuffer};
 use self::pace::{Pace, PaceLimits, Window, next_tick, phase};
 use self::page::Page;
 use self::source::Target;

@@ -2,6 +2,8 @@
 //! segment.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part, and may fail this way")]
 
+pub(crate) mod engine;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

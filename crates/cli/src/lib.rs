@@ -3,14 +3,15 @@
 //! [`lab`] starts real simulators, a real control plane and a real Envoy on free loopback ports
 //! and ends them by pid. [`demo`] is built on it, and so are the integration tests.
 //!
-//! [`check`] and [`convert`] look at configurations, [`explain`] and [`replay`] at decisions. A crate with plugins of its own calls them
-//! with its own registry.
+//! [`check`] and [`convert`] look at configurations, [`explain`] and [`replay`] at decisions, [`index`]
+//! at what engines hold. A crate with plugins of its own calls them with its own registry.
 #![forbid(unsafe_code)]
 
 pub mod check;
 pub mod convert;
 pub mod demo;
 pub mod explain;
+pub mod index;
 pub mod lab;
 pub mod replay;
 

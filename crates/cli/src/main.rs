@@ -23,6 +23,8 @@ enum Command {
     Convert(inlane_cli::convert::Args),
     /// Show why a request went where it went
     Explain(inlane_cli::explain::Args),
+    /// Show what the index of cached blocks holds, or empty it
+    Index(inlane_cli::index::Args),
     /// Make recorded decisions again, with their own configuration or another one
     Replay(inlane_cli::replay::Args),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Check(args) => inlane_cli::check::run(&args, &inlane_plugins::registry()),
         Command::Convert(args) => inlane_cli::convert::run(&args, &inlane_plugins::registry()),
         Command::Explain(args) => inlane_cli::explain::run(&args, &inlane_plugins::registry()),
+        Command::Index(args) => inlane_cli::index::run(&args),
         Command::Replay(args) => inlane_cli::replay::run(&args, &inlane_plugins::registry()),
     }
 }
