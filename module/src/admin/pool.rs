@@ -24,6 +24,11 @@ pub(super) fn page(runtime: &Runtime) -> Value {
             "budget_bytes": index.budget_bytes(),
         })).collect::<Value>(),
     });
+    if let Some(tokenizers) = runtime.tokens.tokenizers() {
+        page["tokenizers"] = json!({
+            "models": tokenizers.models(), "queued": tokenizers.queued(),
+        });
+    }
     match &served.state {
         Err(why) => page["serving"] = why.as_str().into(),
         Ok(serving) => describe(&mut page, serving),

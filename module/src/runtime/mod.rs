@@ -14,6 +14,8 @@
 
 mod host_changes;
 mod index;
+#[cfg(test)]
+mod index_tests;
 mod models;
 mod observations;
 mod owner;
@@ -22,8 +24,6 @@ mod tenants;
 mod timer;
 pub mod tokens;
 mod watcher;
-#[cfg(test)]
-mod index_tests;
 #[cfg(test)]
 mod watcher_tests;
 

@@ -176,6 +176,8 @@ impl Filter {
             catch_unwind(route)
         };
         self.token = token;
+        // The answer may take minutes, in which nobody needs the ids.
+        self.tokens = Tokens::Unasked;
         match routed {
             Ok(Ok((routed, response))) => {
                 self.response = Some(response);
