@@ -192,7 +192,7 @@ impl ChatTemplate {
         let others = request.variables.iter().rev();
         let others = others.map(|(name, json)| (name.as_str(), object::value(json)));
         let context = Value::from_pairs(others.chain(own));
-        let mut text = self.run(template.name, context)?;
+        let mut text = self.run(template.name, context, body.len())?;
         if request.continue_final {
             resume::cut(&mut text)?;
         }
@@ -236,8 +236,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { env, default, tool_use, limits })
     }
 
-    fn run(&self, name: &str, context: Value) -> Result<String, TemplateError> {
-        let mut out = Bounded { bytes: Vec::new(), limit: self.limits.output, exceeded: false };
+    /// A prompt is about as long as its request.
+    fn run(&self, name: &str, context: Value, length: usize) -> Result<String, TemplateError> {
+        let limit = self.limits.output;
+        let bytes = Vec::with_capacity(limit.min(length + (1 << 10)));
+        let mut out = Bounded { bytes, limit, exceeded: false };
         let template = self.env.get_template(name);
         let rendered =
             template.and_then(|template| template.render_captured_to(context, &mut out).map(drop));
