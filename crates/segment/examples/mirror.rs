@@ -124,7 +124,7 @@ fn run(pods: usize, chains: usize, depth: usize, batch: usize) {
         drop(writer);
         MirrorReader::open(words.view()).unwrap()
     };
-    let mut writer = Writer::recover(words).unwrap();
+    let mut writer = Writer::recover(words.clone()).unwrap();
     // Touch all of the memory first: what page faults cost is the kernel's.
     store(&mut writer, &events, batch);
     writer.reset();
@@ -146,6 +146,12 @@ fn run(pods: usize, chains: usize, depth: usize, batch: usize) {
     let (p50, p99) = lookups(&reader, &fleet, depth);
     let short = lookups(&reader, &fleet, 8.min(depth));
 
+    let start = Instant::now();
+    let successor = Writer::recover(words).unwrap();
+    let recovered = start.elapsed().as_millis();
+    assert_eq!((successor.total(), successor.stats().dropped), (held, 0));
+    let mut writer = successor;
+
     // A tenth of the chains lose their second half, tail first, and get it back.
     let mut rng = Rng(11);
     let victims: Vec<_> =
@@ -166,7 +172,7 @@ fn run(pods: usize, chains: usize, depth: usize, batch: usize) {
     let again = cpu() - start;
     let rate = |count: usize, took: Duration| count as f64 / took.as_secs_f64() / 1e6;
     println!(
-        "{:>16} {batch:>5} {held:>9} {:>8.1} {:>8.1} {:>8.1} {warm:>8} {p50:>8} {p99:>8} {:>6} {:>6} {bytes:>7.1}",
+        "{:>16} {batch:>5} {held:>9} {:>8.1} {:>8.1} {:>8.1} {warm:>8} {p50:>8} {p99:>8} {:>6} {:>6} {bytes:>7.1} {recovered:>8}",
         format!("{pods}x{chains}x{depth}"),
         rate(pairs, stored),
         rate(released, took),
@@ -179,7 +185,7 @@ fn run(pods: usize, chains: usize, depth: usize, batch: usize) {
 fn main() {
     let rounds = std::env::args().nth(1).map_or(1, |rounds| rounds.parse().expect("a number"));
     println!(
-        "{:>16} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>6} {:>7}",
+        "{:>16} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>6} {:>7} {:>8}",
         "fleet",
         "event",
         "held",
@@ -191,7 +197,8 @@ fn main() {
         "p99",
         "p50@8",
         "p99@8",
-        "B/held"
+        "B/held",
+        "recover"
     );
     for _ in 0..rounds {
         for (pods, chains, depth) in

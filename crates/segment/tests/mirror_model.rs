@@ -191,6 +191,47 @@ fn a_key_of_several_hashes_goes_with_the_first_of_them() {
     assert!(!writer.release(1, 0, 3), "went with the key");
 }
 
+/// Counts of a set too large for any record with counts become aliases, and nothing is lost.
+#[test]
+fn counts_of_large_sets_spill() {
+    // A bitmap of 16,384 slots has no room for counts, a list has room for 512.
+    let spec = MirrorSpec { slots: 16_384, blocks: 100, pages: 200 };
+    for (slots, again) in [(600_u16, 480..520_u16), (520, 0..60)] {
+        let (words, mut writer) = writer(&spec, 1);
+        let mut model = Model::default();
+        let (engines, keys) = ([1, 2, 3], [11, 12, 13]);
+        let mut hold = |writer: &mut MirrorWriter<HeapWords>, model: &mut Model, slot: u16| {
+            assert_eq!(writer.hold(slot * 20, 0, &engines, &keys), 0);
+            model.hold(slot * 20, 0, &engines, &keys);
+        };
+        for slot in 0..slots {
+            hold(&mut writer, &mut model, slot);
+            if again.contains(&slot) {
+                hold(&mut writer, &mut model, slot);
+            }
+        }
+        // Again, when it is large already, and a third time for one that has an alias.
+        for slot in [0, again.start, again.start, slots - 1] {
+            hold(&mut writer, &mut model, slot);
+        }
+        let chains = [keys.to_vec()];
+        assert_same(&writer, &writer.reader(), &model, &chains, "large");
+        let mut writer = MirrorWriter::recover(words).unwrap();
+        assert_same(&writer, &writer.reader(), &model, &chains, "recovered");
+        for slot in (0..slots).step_by(7).chain([again.start, 0, slots - 1]) {
+            for engine in [3, 2, 1] {
+                assert_eq!(
+                    writer.release(slot * 20, 0, engine),
+                    model.release(slot * 20, 0, engine),
+                    "{engine} of slot {slot}"
+                );
+            }
+        }
+        assert_same(&writer, &writer.reader(), &model, &chains, "released");
+        assert_eq!(writer.stats().forgotten, 0);
+    }
+}
+
 #[test]
 fn positions_are_trusted_only_without_changes_behind_them() {
     let spec = MirrorSpec { slots: 4, blocks: 100, pages: 4 };
