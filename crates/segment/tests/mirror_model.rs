@@ -200,7 +200,7 @@ fn counts_of_large_sets_spill() {
         let (words, mut writer) = writer(&spec, 1);
         let mut model = Model::default();
         let (engines, keys) = ([1, 2, 3], [11, 12, 13]);
-        let mut hold = |writer: &mut MirrorWriter<HeapWords>, model: &mut Model, slot: u16| {
+        let hold = |writer: &mut MirrorWriter<HeapWords>, model: &mut Model, slot: u16| {
             assert_eq!(writer.hold(slot * 20, 0, &engines, &keys), 0);
             model.hold(slot * 20, 0, &engines, &keys);
         };

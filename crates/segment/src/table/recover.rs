@@ -22,6 +22,9 @@ use super::recency::{ARENA, Held, NIL, join};
 use super::writer::TableWriter;
 use crate::words::WordsMut;
 
+/// Buckets between what is validated and what is asked for.
+const AHEAD: usize = 4;
+
 /// Nodes of other holders that a walk steps over: one writer leaves at most two behind.
 const MAX_STRAYS: usize = 8;
 
@@ -102,6 +105,12 @@ pub(super) fn validate_index<M: WordsMut>(table: &Table<M>) -> Marks {
     let mut indexed = Marks::new(layout.entries);
     let mut passed = vec![0_u16; layout.buckets];
     for bucket in 0..layout.buckets {
+        if bucket + AHEAD < layout.buckets {
+            (0..WAYS)
+                .filter(|&way| table.tag(bucket + AHEAD, way) != 0)
+                .filter_map(|way| table.way(bucket + AHEAD, way))
+                .for_each(|entry| table.words.prefetch(layout.key_word(entry)));
+        }
         for way in (0..WAYS).filter(|&way| table.tag(bucket, way) != 0) {
             let entry = table.way(bucket, way).filter(|&entry| {
                 !table.holders(entry).is_free()

@@ -22,6 +22,9 @@ use super::word::{FREE, Word};
 use super::writer::MirrorWriter;
 use crate::words::{Words, WordsMut};
 
+/// Entries between what is worked on and what is asked for.
+const AHEAD: usize = 16;
+
 pub(super) fn rebuild<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     validate_entries(writer);
     find_aliases(writer);
@@ -57,6 +60,10 @@ fn validate_entries<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     }
     let indexed = validate_index(&writer.table);
     for entry in 0..writer.table.layout.entries {
+        if let Some(ahead) = used(&writer.table, entry + AHEAD) {
+            let (layout, key) = (&writer.table.layout, writer.table.key(ahead));
+            writer.table.words.prefetch(layout.bucket_word(layout.home(key).0));
+        }
         let holders = writer.table.holders(entry);
         if holders.is_free() {
             continue;
@@ -74,6 +81,10 @@ fn validate_entries<M: WordsMut>(writer: &mut MirrorWriter<M>) {
             writer.table.vacate(entry);
         }
     }
+}
+
+fn used<M: Words>(table: &Table<M>, entry: usize) -> Option<usize> {
+    (entry < table.layout.entries && !table.holders(entry).is_free()).then_some(entry)
 }
 
 /// Whether the word could have been written, as far as that can be said without its record.
@@ -134,6 +145,9 @@ fn find_aliases<M: WordsMut>(writer: &mut MirrorWriter<M>) {
 
 fn index_engines<M: WordsMut>(writer: &mut MirrorWriter<M>) {
     for entry in 0..writer.table.layout.entries {
+        if let Some(ahead) = used(&writer.table, entry + AHEAD) {
+            writer.engines.touch(writer.table.engine(ahead));
+        }
         let holders = writer.table.holders(entry);
         if holders.is_free() {
             continue;
