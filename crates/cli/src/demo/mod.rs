@@ -6,6 +6,7 @@
 
 pub mod latency;
 mod load;
+pub mod precise;
 mod print;
 mod scenes;
 
@@ -33,6 +34,8 @@ pub struct Args {
 enum Scene {
     /// Learn the latencies of a pool of fast and slow pods, and compare with balancing its load
     Latency(latency::Settings),
+    /// Chat with pods that tell what they have cached, and compare with choosing without knowing
+    Precise(precise::Settings),
 }
 
 /// The scheduler's configuration, as users of the endpoint picker have it.
@@ -49,6 +52,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
     let played = match &args.scene {
         Some(Scene::Latency(settings)) => latency::play(settings, &printer),
+        Some(Scene::Precise(settings)) => precise::play(settings, &printer),
         None => play(args, &printer, &stop),
     };
     match played {

@@ -76,7 +76,7 @@ impl Read for Streaming {
     }
 }
 
-/// A client of one loopback port. Keeps connections alive; cheap to clone.
+/// A client of one port of this machine. Keeps connections alive; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     agent: ureq::Agent,
@@ -86,12 +86,17 @@ pub struct Client {
 impl Client {
     /// A client of `127.0.0.1:port`.
     pub fn new(port: u16) -> Self {
+        Self::at("127.0.0.1", port)
+    }
+
+    /// A client of a port of another loopback address.
+    pub fn at(address: &str, port: u16) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .max_idle_connections_per_host(64)
             .build();
-        Self { agent: config.into(), base: format!("http://127.0.0.1:{port}") }
+        Self { agent: config.into(), base: format!("http://{address}:{port}") }
     }
 
     /// GET.
