@@ -45,7 +45,8 @@ fn shape() -> Shape {
 fn world(speculative: bool) -> World {
     let mut world = World::empty(settings(), registry);
     world.open(shape());
-    world.publish_config(&PRECISE.replace("SPECULATIVE", &speculative.to_string()));
+    let expecting = if speculative { "true, speculativeTTL: 60s" } else { "false" };
+    world.publish_config(&PRECISE.replace("SPECULATIVE", expecting));
     world.set_endpoints(0..4);
     world.tick();
     world
