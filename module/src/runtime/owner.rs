@@ -8,6 +8,7 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use envoy_proxy_dynamic_modules_rust_sdk::envoy_log_warn;
 use inlane_plugins::precise::PreciseSource;
 use inlane_plugins::prefix::PrefixIndex;
 
@@ -57,6 +58,13 @@ pub(super) fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
         let endpoints = serving.endpoints();
         prefixes.iter().for_each(|(_, index)| index.retain(endpoints));
         precise.iter().for_each(|(_, source)| source.engines().retain(endpoints, now_ms));
+    }
+    if let Some(serving) = served.serving() {
+        for (name, source) in &precise {
+            for notice in source.judge(now_ms, serving.endpoints()) {
+                envoy_log_warn!("inlane: plugin '{name}': {notice}");
+            }
+        }
     }
     let drained: usize = prefixes.iter().map(|(_, index)| index.drain()).sum();
     let passed: usize = precise.iter().map(|(_, source)| source.engines().pass(now_ms)).sum();

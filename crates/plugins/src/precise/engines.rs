@@ -56,6 +56,17 @@ impl EngineIndex {
         self.followed.load().as_ref().map(|followed| followed.document.clone())
     }
 
+    /// Blocks that the mirror holds of a slot, or with `None` of all of them; `None` = there is no
+    /// mirror.
+    pub(super) fn held(&self, slot: Option<u16>) -> Option<u64> {
+        let followed = self.followed.load();
+        let mirror = &followed.as_ref()?.mirror;
+        Some(match slot {
+            Some(slot) => mirror.len(slot) as u64,
+            None => (0..TIERS as u8).map(|tier| mirror.tier_total(tier)).sum(),
+        })
+    }
+
     /// Makes room to expect blocks, once.
     ///
     /// # Errors

@@ -17,9 +17,11 @@ pub mod keying;
 mod merge;
 pub mod parameters;
 pub mod producer;
+mod repeats;
 pub mod score;
 pub mod scorer;
 mod stats;
+pub mod truth;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -30,6 +32,7 @@ use inlane_core::request::Request;
 pub use engines::EngineIndex;
 use keying::Keying;
 use score::{TierWeights, Walk};
+use truth::{Known, Truth};
 
 /// What an index is asked about: one prompt of a request.
 #[derive(Clone, Copy)]
@@ -73,6 +76,7 @@ pub trait PreciseIndex: Send + Sync {
 pub struct PreciseSource {
     own: OnceLock<Box<dyn PreciseIndex>>,
     engines: EngineIndex,
+    truth: Truth,
 }
 
 impl fmt::Debug for PreciseSource {
@@ -81,6 +85,7 @@ impl fmt::Debug for PreciseSource {
         f.debug_struct("PreciseSource")
             .field("attached", &attached)
             .field("engines", &self.engines)
+            .field("truth", &self.truth)
             .finish()
     }
 }
@@ -99,6 +104,16 @@ impl PreciseSource {
     /// The index of what the engines say, which is read unless another one is attached.
     pub fn engines(&self) -> &EngineIndex {
         &self.engines
+    }
+
+    /// Judges predictions by what engines reported ([`truth`]); returns what should be said of them.
+    /// For the owner thread.
+    pub fn judge(&self, now_ms: u64, endpoints: &EndpointSet) -> Vec<String> {
+        self.truth.pass(now_ms, endpoints, |slot| match self.is_attached() {
+            // What an index of one's own holds is its own affair: only that it answered is known.
+            true => Known::Blocks(1),
+            false => self.engines.held(slot).map_or(Known::NoIndex, Known::Blocks),
+        })
     }
 
     fn get(&self) -> &dyn PreciseIndex {

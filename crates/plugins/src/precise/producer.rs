@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use inlane_core::columns::{CachedTiers, Col, Columns, PrefixMatch};
 use inlane_core::decision::{Decision, PluginError};
-use inlane_core::effect::{Effect, Effects, PluginIx};
-use inlane_core::endpoint::EndpointSet;
+use inlane_core::effect::{Effect, Effects, KEPT, Kept, PluginIx};
+use inlane_core::endpoint::{EndpointIx, EndpointSet};
 use inlane_core::exposition::Exposition;
-use inlane_core::plugin::{Collector, Cycle, DataProducer, Part, PostChoice, Producing, Roles};
+use inlane_core::plugin::{
+    AfterResponse, Collector, Cycle, DataProducer, Part, PostChoice, Producing, Responding, Roles,
+};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
 use inlane_core::request::Request;
 use inlane_core::state::{CycleData, CycleState, StateSlot};
@@ -16,6 +18,7 @@ use super::keying::Keying;
 use super::parameters::Parameters;
 use super::score::{Standing, TierWeights, Walk};
 use super::stats::LookupStats;
+use super::truth::Sample;
 use super::{Inquiry, PreciseIndex, PreciseSource};
 use crate::{PREFILL_PROFILE, token_producer};
 
@@ -70,6 +73,7 @@ fn with_source(
         state: build.cycle_state(),
     });
     let roles = Roles::default().producer(plugin.clone()).post_choice(plugin.clone());
+    let roles = roles.after_response(plugin.clone());
     Ok(roles.collector(plugin).part(Part::Extractor))
 }
 
@@ -179,6 +183,10 @@ impl PrecisePrefixCacheProducer {
         if lookup.blocks > 0 {
             self.stats.count(longest);
         }
+        // Two blocks say more of a prompt than the first, which many share.
+        if let Some(&front) = lookup.keys(0).get(1) {
+            self.source.truth.looked_up(front, longest > 0, cx.now_ms);
+        }
     }
 
     fn inquiry<'a>(
@@ -209,6 +217,9 @@ impl DataProducer for PrecisePrefixCacheProducer {
         }
         for &ix in cx.candidates {
             let Some(sum) = lookup.sums.get(ix as usize) else { continue };
+            let distrusted =
+                cx.endpoints.get(ix).is_some_and(|e| self.source.truth.distrusts(e.slot));
+            let sum = if distrusted { &Sum::default() } else { sum };
             if let Some(cell) = columns.get_mut(self.found).get_mut(ix as usize) {
                 *cell = Some(PrefixMatch {
                     // Truncates towards zero and stays in range, whatever the weights.
@@ -229,13 +240,19 @@ impl DataProducer for PrecisePrefixCacheProducer {
 impl PostChoice for PrecisePrefixCacheProducer {
     /// Expects the blocks at the destination, and where the prompt is computed for it.
     fn post_choice(&self, cx: &Cycle<'_>, decision: &Decision, effects: &mut Effects) {
-        let known = cx.state.get(self.state).is_some_and(|lookup| lookup.blocks > 0);
-        if self.speculative_ms.is_none() || !known {
+        let Some(lookup) = cx.state.get(self.state).filter(|lookup| lookup.blocks > 0) else {
             return;
-        }
+        };
         let destination = decision.target();
         let prefill =
             decision.profile(PREFILL_PROFILE).and_then(|run| run.targets.first().copied());
+        // Where another endpoint computes the prompt, its blocks come from there and not from the cache.
+        if let (Some(endpoint), None) = (destination, prefill) {
+            effects.extend(self.prediction(lookup, endpoint).map(Effect::Keep));
+        }
+        if self.speculative_ms.is_none() {
+            return;
+        }
         let targets = [destination, prefill.filter(|_| prefill != destination)];
         let record = |endpoint| Effect::record(self.instance, endpoint);
         effects.extend(targets.into_iter().flatten().map(record));
@@ -254,8 +271,40 @@ impl PostChoice for PrecisePrefixCacheProducer {
     }
 }
 
+impl PrecisePrefixCacheProducer {
+    /// What the index says of an endpoint: tokens held in one tier, tokens held at all.
+    fn prediction(&self, lookup: &Lookup, endpoint: EndpointIx) -> Option<Kept> {
+        let Sum { blocks, tiers, .. } = lookup.sums.get(endpoint as usize)?;
+        let tokens =
+            |blocks: u32| (u64::from(blocks) * u64::from(self.keying.block_tokens())) as f32;
+        let mut values = [0.0; KEPT];
+        values[0] = tokens(tiers.gpu.max(tiers.cpu).max(tiers.other));
+        values[1] = tokens(*blocks);
+        Some(Kept { plugin: self.instance, endpoint, values })
+    }
+}
+
+impl AfterResponse for PrecisePrefixCacheProducer {
+    /// Holds the engine's report against what was predicted.
+    fn complete(&self, cx: &Responding<'_>) {
+        let (Some(prompt), Some(served)) = (cx.prompt_tokens, cx.endpoint) else { return };
+        if cx.status != 200 || !cx.complete {
+            return;
+        }
+        for kept in cx.kept_by(self.instance) {
+            if cx.endpoints.get(kept.endpoint).is_none_or(|chosen| chosen.slot != served.slot) {
+                continue;
+            }
+            let [at_least, at_most, ..] = kept.values.map(|tokens| tokens as u64);
+            let sample = Sample { at_least, at_most, prompt, reported: cx.cached_tokens };
+            self.source.truth.count(served.slot, sample);
+        }
+    }
+}
+
 impl Collector for PrecisePrefixCacheProducer {
     fn collect(&self, page: &mut Exposition) {
+        self.source.truth.collect(page, &self.name);
         if self.index_metrics {
             self.stats.collect(page);
         }
