@@ -85,6 +85,12 @@ impl Model {
         Ok(Self { name: name.to_owned(), encoder, template, cache, limit })
     }
 
+    /// The same model with another chat template.
+    #[must_use]
+    pub fn with_template(self, template: ChatTemplate) -> Self {
+        Self { template: Ok(template), ..self }
+    }
+
     /// The name it was loaded by.
     pub fn name(&self) -> &str {
         &self.name
