@@ -146,20 +146,28 @@ fn recorded_chats_have_their_tokens_cold_and_warm() {
 }
 
 #[test]
-fn recorded_runs_of_chats_have_their_tokens() {
+fn recorded_chats_of_all_runs_have_their_tokens() {
     let model = recorded(CACHE_BYTES);
     let mut compared = 0;
     for run in fs::read_dir(fixtures().join("runs")).expect("runs").flatten() {
         for line in texts(&run.path().join("steps.jsonl")) {
             let step: Value = serde_json::from_str(&line).expect("JSON");
             let (request, answer) = (&step["request"], &step["response"]["json"]);
-            let Some(api) = request["path"].as_str().and_then(PromptApi::of_path) else { continue };
-            let rendered = answer["token_ids"].as_array();
+            let api = match request["path"].as_str() {
+                Some("/tokenize") if request["body"].get("messages").is_some() => PromptApi::Chat,
+                Some("/tokenize") => PromptApi::Completions,
+                Some(path) => match PromptApi::of_path(path) {
+                    Some(api) if api.is_chat() => api,
+                    _ => continue,
+                },
+                None => continue,
+            };
+            let rendered = answer["token_ids"].as_array().or(answer["tokens"].as_array());
             let Some(expected) = answer["prompt_token_ids"].as_array().or(rendered) else {
                 continue;
             };
             let body = &request["body"];
-            if !api.is_chat() || body.get("chat_template").is_some() {
+            if body.get("chat_template").is_some() {
                 continue;
             }
             let tokenized = model.tokenize_at(api, raw(&line, "body").as_bytes(), 0);
