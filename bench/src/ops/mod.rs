@@ -6,6 +6,7 @@
 mod decision;
 mod page;
 mod plugins;
+mod precise;
 mod table;
 mod text;
 
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Operation> {
     operations.extend(plugins.unwrap_or_else(|error| panic!("{error}")));
     operations.extend(text::operations());
     operations.extend(table::operations());
+    operations.extend(precise::operations());
     operations.extend(page::operations());
     operations
 }
