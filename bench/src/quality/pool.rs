@@ -11,6 +11,7 @@ use fastrand::Rng;
 use inlane_core::endpoint::EndpointIx;
 use inlane_sim::config::duration::GoDuration;
 use inlane_sim::config::tunables::{Calculator, LoadFactor, Tunables};
+use inlane_sim::engine::hash::Chain;
 use inlane_sim::engine::job::{End, Finish, Job, Listener};
 use inlane_sim::engine::{Engine, Limits};
 use inlane_sim::text::reply::Reply;
@@ -116,6 +117,7 @@ impl Pool {
             block_size: BLOCK_SIZE,
             blocks: Some(BLOCKS),
             model_len: 32_768,
+            events: false,
         };
         let &Scenario { workload, pods, seed, .. } = scenario;
         let tunables = tunables()?;
@@ -181,8 +183,9 @@ impl Pool {
             reply: Arc::clone(&reply),
             finish: Finish::Stop,
             adapter: None,
-            chain_root: 1,
-            chain: Vec::new(),
+            chain: Chain::default(),
+            origin: Arc::default(),
+            report_reused: false,
             max_tokens: None,
             choices: 1,
             remote_prefill: false,
