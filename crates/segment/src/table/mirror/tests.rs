@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{MirrorReader, MirrorSpec, MirrorWriter};
 use crate::words::HeapWords;
 
-const ROUNDS: u16 = if cfg!(miri) { 40 } else { 4_000 };
+const ROUNDS: u16 = if cfg!(miri) { 16 } else { 4_000 };
 
 /// An even key is only ever held by even slots.
 #[test]
