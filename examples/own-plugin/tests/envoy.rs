@@ -4,17 +4,21 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::num::NonZeroU32;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use inlane_cli::lab::{Binaries, Lab, Plan, paths};
+use inlane_core::request::{Prompt, Request};
+use inlane_plugins::precise::keying::Keying;
+use inlane_plugins::precise::parameters::HashAlgorithm;
 
 /// A directory in which the programs of this crate stand under the names of the shipped ones.
-fn programs() -> PathBuf {
+fn programs(test_name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let beside = test.parent().unwrap();
-    let dir = env::temp_dir().join(format!("own-plugin-{}", std::process::id()));
+    let dir = env::temp_dir().join(format!("own-plugin-{test_name}-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let shipped = paths::root().join("target/release");
     for (name, program) in [
@@ -28,9 +32,64 @@ fn programs() -> PathBuf {
     dir
 }
 
+/// A prompt that is cached, block by block, on a pod that nothing else speaks for.
+#[test]
+fn own_cache_events_draw_prompts_to_the_pod_that_holds_them() {
+    let programs = programs("cache");
+    let events = programs.join("events");
+    let config = format!(
+        "{}- type: cache-log-producer\n  parameters: {{events: {}}}\n- type: prefix-cache-scorer\n  \
+         parameters: {{prefixMatchInfoProducerName: cache-log-producer}}\n\
+         schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: prefix-cache-scorer\n",
+        include_str!("../scheduler.yaml").split("- type: metrics-data-source").next().unwrap(),
+        events.display(),
+    );
+    let discovery = "dataLayer:\n  discovery: {pluginRef: file-discovery}\n";
+    let plan = Plan { config: config + discovery, ..Plan::default() };
+    let binaries = Binaries::of(&programs, &plan.envoy).unwrap();
+    let mut lab = Lab::prepare_with(plan, binaries).unwrap();
+    for _ in 0..4 {
+        lab.add_pod().unwrap();
+    }
+    lab.begin().unwrap();
+    let tokens: Vec<u32> = (1_000..1_064).collect();
+    let body = format!(r#"{{"model":"random","prompt":{tokens:?},"max_tokens":1}}"#);
+    let send = |lab: &Lab, n: u32| {
+        let id = format!("cached-{n}");
+        let headers = [("content-type", "application/json"), ("x-request-id", id.as_str())];
+        let answer = lab.client().post("/v1/completions", &headers, body.as_bytes()).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.pod().to_owned()
+    };
+    // The first request starts the thread that follows the file.
+    send(&lab, 0);
+    let keying = Keying::new(HashAlgorithm::CborFnv, "", NonZeroU32::new(16).unwrap());
+    let (prompts, mut keys) = ([Prompt::Tokens(&tokens)], Vec::new());
+    let request = Request { target_model: "random", prompts: &prompts, ..Request::default() };
+    keying.keys(&request, 0, &mut keys);
+    assert_eq!(keys.len(), 4);
+    for pod in [2, 1] {
+        let name = lab.pods[pod].name.clone();
+        let lines: String =
+            keys.iter().map(|key| format!("stored default/{name} {key:x}\n")).collect();
+        fs::write(&events, format!("cleared default/{}\n{lines}", lab.pods[2].name)).unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        if pod == 2 {
+            (1..9).for_each(|n| assert_eq!(send(&lab, n), name));
+            // A shorter file is another one, and begins with the same word: nobody holds anything.
+            fs::write(&events, format!("cleared default/{name}\n")).unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+        } else {
+            (9..17).for_each(|n| assert_eq!(send(&lab, n), name));
+        }
+    }
+    drop(lab);
+    fs::remove_dir_all(programs).unwrap();
+}
+
 #[test]
 fn own_plugins_filter_scrape_score_and_count_in_a_real_envoy() {
-    let programs = programs();
+    let programs = programs("served");
     let config = include_str!("../scheduler.yaml").to_owned();
     let plan = Plan { config, ..Plan::default() };
     let binaries = Binaries::of(&programs, &plan.envoy).unwrap();
