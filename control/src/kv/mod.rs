@@ -146,6 +146,12 @@ impl KvEvents {
         spec: MirrorSpec,
         found: Option<&IndexDocument>,
     ) -> Result<Self, StartError> {
+        if let Some(address) = &settings.redis {
+            tracing::warn!(
+                address,
+                "redisConfig: there is no shared index, this control plane listens to all engines itself"
+            );
+        }
         let found = found.filter(|document| settings.keys.are_of(document));
         let (table, is_known) = SegmentTable::open(words, spec, found.is_some())?;
         let tiers = found.filter(|_| is_known).map(|document| document.tiers.clone());

@@ -102,6 +102,11 @@ fn play(args: &Args, printer: &Printer, stop: &AtomicBool) -> io::Result<()> {
     if args.keep {
         scenes::what_to_try(&lab, printer);
         lab.leave_running();
+        return Ok(());
     }
-    Ok(())
+    drop(lab);
+    if stop.load(Ordering::Relaxed) {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    precise::play(&precise::Settings::default(), printer)
 }

@@ -22,23 +22,30 @@ const PRECISE: &str = include_str!("precise.yaml");
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
     /// Pods
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, default_value_t = Self::default().pods, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub pods: u8,
     /// Blocks in the cache of each pod, of 16 tokens
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = Self::default().blocks)]
     pub blocks: u32,
     /// Different system prompts
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = Self::default().tenants)]
     pub tenants: usize,
     /// Conversations
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = Self::default().talks)]
     pub talks: usize,
     /// Turns of each conversation
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = Self::default().turns)]
     pub turns: usize,
     /// Start of all randomness
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Self::default().seed)]
     pub seed: u64,
+}
+
+impl Default for Settings {
+    /// As without arguments.
+    fn default() -> Self {
+        Self { pods: 4, blocks: 400, tenants: 4, talks: 32, turns: 6, seed: 1 }
+    }
 }
 
 /// How one way of choosing pods went.
