@@ -25,7 +25,7 @@
 //! vLLM leaves the number out where it is 0. So an endpoint that has never reported any is not judged
 //! by its silence.
 //!
-//! Workers count into atomics; the owner thread judges ([`Truth::pass`]). A decision costs one load
+//! Workers count into atomics; the owner thread judges (`Truth::pass`). A decision costs one load
 //! per endpoint that the index credits.
 
 use std::collections::{HashMap, HashSet};

@@ -1,8 +1,8 @@
 //! Telling the world what is in the block cache: KV-cache events over ZeroMQ, as vLLM publishes them.
 //!
-//! One [`Publisher`] per pod owns a PUB socket and, if asked for, a ROUTER that repeats past batches. Every step
+//! One `Publisher` per pod owns a PUB socket and, if asked for, a ROUTER that repeats past batches. Every step
 //! of the engine that changed the cache becomes one message of three frames: topic, sequence number (from 0,
-//! 8 bytes, big endian) and a msgpack [batch](wire). A pod that is revived starts again at 0.
+//! 8 bytes, big endian) and a msgpack batch. A pod that is revived starts again at 0.
 //!
 //! Publishing never waits: a subscriber that does not keep up misses messages beyond its high-water mark, and
 //! sees so by the sequence.
