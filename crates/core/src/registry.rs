@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::columns::{Attribute, Col, Scalar};
-use crate::config::source;
+use crate::config::as_go;
 use crate::effect::PluginIx;
 use crate::plugin::Roles;
 use crate::state::{CycleData, StateLayout, StateSlot};
@@ -92,14 +92,15 @@ impl Params {
     }
 
     /// Decodes into `T`, whose `Default` stands for absent parameters. `T` should deny unknown
-    /// fields.
+    /// fields. As in Go, `null` stands for absent where `T` refuses it, whole numbers may be
+    /// written as `2.0`, and the case of keys does not matter.
     ///
     /// # Errors
     /// The field that does not fit, and what was expected.
     pub fn decode<T: DeserializeOwned + Default>(&self) -> Result<T, BuildError> {
         match &self.0 {
             None => Ok(T::default()),
-            Some(value) => source::decode(value.clone(), "").map_err(|fault| BuildError {
+            Some(value) => as_go::decode(value).map_err(|fault| BuildError {
                 field: Some(fault.path).filter(|path| !path.is_empty()),
                 message: fault.message,
             }),

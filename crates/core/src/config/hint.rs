@@ -18,9 +18,15 @@ pub(crate) fn nearest<'a>(
 /// The name that an "unknown field" message of serde suggests: it reads
 /// ``unknown field `x`, expected one of `a`, `b` ``.
 pub(crate) fn for_unknown_field(message: &str) -> Option<String> {
+    let (name, expected) = unknown_field(message)?;
+    nearest(name, expected)
+}
+
+/// The name that such a message refuses, and those that it expects.
+pub(crate) fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     let (_, rest) = message.split_once("unknown field `")?;
     let (name, rest) = rest.split_once('`')?;
-    nearest(name, rest.split('`').skip(1).step_by(2))
+    Some((name, rest.split('`').skip(1).step_by(2).collect()))
 }
 
 /// Edit distance (Levenshtein, adjacent swaps count one), case ignored.

@@ -11,6 +11,7 @@
 //! Loading does no IO and prints nothing. It costs milliseconds and is done away from the request
 //! path.
 
+pub(crate) mod as_go;
 mod assembly;
 mod convert;
 mod data_layer;
