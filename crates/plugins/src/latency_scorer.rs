@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn parameters_are_decoded_strictly() {
         let mut world = World::new(0);
-        for parameters in ["{ttftweight: 1}", "{ttftWeight: much}", "{withoutPrediction: no}"] {
+        for parameters in ["{ttftWeights: 1}", "{ttftWeight: much}", "{withoutPrediction: no}"] {
             assert!(world.build("latency-scorer", parameters).is_err(), "{parameters}");
         }
         let built = world.build("latency-scorer", "{headroomSelectionStrategy: best}").unwrap();
