@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # All benchmarks, one table at the end; raw output under bench/results/<date>-<host>/.
 #
-#   scripts/bench.sh [macro micro counted quality]      default: all
+#   scripts/bench.sh [macro micro counted quality peers]      default: all but peers
 #   ROUNDS=3 SECONDS_PER_CELL=3                 how long the macro benchmark measures
+#   PEER_ROUNDS=5                               processes per cell of the peers benchmark
 #
 # Nothing else should run meanwhile: load generator, pods and proxies share the cores. The macro
 # rows say how busy the machine was. A whole run takes about fifteen minutes.
@@ -35,18 +36,26 @@ macro() {
 # In virtual time: how busy the machine is does not matter.
 quality() { target/release/inlane-bench-quality --out "$out/quality.txt"; }
 
-# The benchmarks are built apart, so that features they turn on in shared crates are not in what they
-# measure.
-"$CARGO" build --quiet --release --locked -p inlane-module -p inlane-control -p inlane-sim
-"$CARGO" build --quiet --release --locked -p inlane-bench
+# With the libraries of others, built for this alone.
+peers() {
+  local manifest=bench/peers/Cargo.toml
+  "$CARGO" build --quiet --release --locked --manifest-path "$manifest"
+  bench/peers/target/release/inlane-bench-peers --rounds "${PEER_ROUNDS:-5}" --out "$out" >/dev/null
+}
 
 [ $# -gt 0 ] || set -- macro micro counted quality
+# The benchmarks are built apart, so that features they turn on in shared crates are not in what they
+# measure.
+if [ "$*" != peers ]; then
+  "$CARGO" build --quiet --release --locked -p inlane-module -p inlane-control -p inlane-sim
+  "$CARGO" build --quiet --release --locked -p inlane-bench
+fi
 for part in "$@"; do
   printf '\n== %s\n' "$part"
   "$part"
 done
 
 printf '\n== results: %s\n' "$out"
-for file in counted.txt macro.txt quality.txt; do
+for file in counted.txt macro.txt quality.txt peers.txt; do
   if [ -f "$out/$file" ]; then printf '\n'; cat "$out/$file"; fi
 done

@@ -1,0 +1,139 @@
+//! The mirror of this project.
+
+use inlane_segment::mapped::{MappedView, MappedWords};
+use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter};
+
+use super::{Bytes, Peer, Reader, Room};
+use crate::fleet::{Answer, Event, Fleet, engine};
+
+/// Bytes of budget per block of all chains: enough if no two had a block in common (36 bytes, and a
+/// quarter of the budget is for sets of holders).
+const BUDGET: usize = 48;
+
+/// An event as the control plane has it when it has hashed the tokens.
+pub enum Prepared {
+    /// Blocks below a parent.
+    Stored(u16, Option<u64>, Vec<u64>, Vec<u64>),
+    /// Engine hashes.
+    Removed(u16, Vec<u64>),
+}
+
+/// The mirror, in anonymous memory that nobody has touched.
+pub struct Ours {
+    words: MappedWords,
+    writer: MirrorWriter<MappedWords>,
+    slots: usize,
+    mapped: usize,
+    parents: Vec<u64>,
+    applied: u64,
+    refused: usize,
+    may_refuse: bool,
+}
+
+impl Ours {
+    /// Blocks that found no room.
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+}
+
+impl Peer for Ours {
+    type Event = Prepared;
+    type Reader = OurReader;
+
+    fn new(fleet: &Fleet, room: Option<Room>) -> Self {
+        let slots = fleet.mix.pods;
+        let blocks = fleet.chains() * fleet.mix.depth;
+        let spec = match room {
+            Some(Room { blocks, pages }) => MirrorSpec { slots, blocks, pages },
+            None => MirrorSpec::within(slots, (blocks * BUDGET).max(8 << 20)),
+        };
+        let len = spec.words().expect("sizes in range");
+        let words = MappedWords::anonymous(len).expect("memory");
+        let writer = MirrorWriter::create(words.clone(), &spec, 0x5eed).expect("room");
+        Self {
+            words,
+            writer,
+            slots,
+            mapped: len * 8,
+            parents: Vec::new(),
+            applied: 0,
+            refused: 0,
+            may_refuse: room.is_some(),
+        }
+    }
+
+    fn prepare(event: &Event) -> Prepared {
+        let engines = |keys: &[u64]| keys.iter().map(|&key| engine(key)).collect();
+        match event {
+            Event::Stored { pod, parent, keys } => {
+                Prepared::Stored(*pod as u16, *parent, engines(keys), keys.clone())
+            }
+            Event::Removed { pod, keys } => Prepared::Removed(*pod as u16, engines(keys)),
+        }
+    }
+
+    fn apply(&mut self, events: Vec<Prepared>) -> Vec<Prepared> {
+        for event in &events {
+            self.applied += 1;
+            let slot = match event {
+                Prepared::Stored(slot, parent, engines, keys) => {
+                    if let Some(parent) = parent {
+                        self.parents.clear();
+                        self.writer.keys_of(*slot, *parent, &mut self.parents);
+                        if self.parents.is_empty() {
+                            self.refused += keys.len();
+                            continue;
+                        }
+                    }
+                    self.refused += self.writer.hold(*slot, 0, engines, keys);
+                    *slot
+                }
+                Prepared::Removed(slot, engines) => {
+                    for &engine in engines {
+                        self.writer.release(*slot, 0, engine);
+                    }
+                    *slot
+                }
+            };
+            self.writer.set_position(slot, self.applied);
+        }
+        assert!(self.may_refuse || self.refused == 0, "the budget is for all blocks");
+        events
+    }
+
+    fn drain(&mut self) {}
+
+    fn reader(&self) -> OurReader {
+        let reader = MirrorReader::open(self.words.view()).expect("a mirror");
+        OurReader { reader, out: vec![0; self.slots] }
+    }
+
+    fn bytes(&self) -> Bytes {
+        Bytes { mapped: self.mapped, in_use: self.writer.bytes_in_use() }
+    }
+}
+
+/// Reads as a worker of the proxy does: one number for each endpoint.
+pub struct OurReader {
+    reader: MirrorReader<MappedView>,
+    out: Vec<u32>,
+}
+
+impl Reader for OurReader {
+    type Query = Vec<u64>;
+
+    fn prepare(keys: &[u64]) -> Vec<u64> {
+        keys.to_vec()
+    }
+
+    fn look_up(&mut self, query: &Vec<u64>) {
+        self.out.fill(0);
+        self.reader.longest_prefix(0, query, &mut self.out);
+    }
+
+    fn answer(&self) -> Answer {
+        let found = self.out.iter().enumerate().filter(|&(_, &blocks)| blocks > 0);
+        found.map(|(pod, &blocks)| (pod as u32, blocks)).collect()
+    }
+}
