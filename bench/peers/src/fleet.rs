@@ -79,12 +79,18 @@ pub enum Event {
         /// Keys of the blocks (engines name them by [`engine`] of these).
         keys: Vec<u64>,
     },
+    /// It holds nothing any more.
+    Cleared {
+        /// Who.
+        pod: u32,
+    },
 }
 
 impl Event {
-    /// Block operations.
+    /// Block operations: none if it is not known how many.
     pub fn blocks(&self) -> usize {
         match self {
+            Self::Cleared { .. } => 0,
             Self::Stored { keys, .. } | Self::Removed { keys, .. } => keys.len(),
         }
     }
@@ -196,6 +202,12 @@ impl Fleet {
         self.held[chain] = self.mix.depth;
     }
 
+    /// Every pod gives up everything.
+    pub fn clear(&mut self) -> Vec<Event> {
+        self.held.fill(0);
+        (0..self.mix.pods as u32).map(|pod| Event::Cleared { pod }).collect()
+    }
+
     /// The pod keeps the chain's first `keep` blocks.
     fn evict(&mut self, chain: usize, keep: usize, joined: usize, events: &mut Vec<Event>) {
         let tail: Vec<_> = (keep..self.held[chain]).rev().map(|at| self.key(chain, at)).collect();
@@ -281,6 +293,7 @@ mod tests {
                     let set = held.entry(*pod).or_default();
                     assert!(keys.iter().all(|key| set.remove(key)), "removed but not held");
                 }
+                Event::Cleared { pod } => held.entry(*pod).or_default().clear(),
             }
         }
     }
@@ -294,6 +307,12 @@ mod tests {
         }
         let mut held = HashMap::new();
         apply(&mut held, &events);
+        apply(&mut held, &fleet.clear());
+        assert_eq!(fleet.total(), 0);
+        apply(&mut held, &events);
+        for chain in 0..fleet.chains() {
+            fleet.store(chain, &mut Vec::new());
+        }
         for round in 0..20 {
             apply(&mut held, &fleet.churn(300, 1 + round % 5));
             assert_eq!(fleet.total(), held.values().map(HashSet::len).sum::<usize>());

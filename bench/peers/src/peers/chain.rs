@@ -14,6 +14,8 @@ pub enum Prepared {
     Stored(u32, Option<SequenceHash>, Vec<StoredBlock>),
     /// Engine hashes.
     Removed(u32, Vec<SequenceHash>),
+    /// Everything.
+    Cleared(u32),
 }
 
 /// The index and the maps of its one lane.
@@ -48,6 +50,7 @@ impl Peer for Chain {
             Event::Removed { pod, keys } => {
                 Prepared::Removed(*pod, keys.iter().map(|&key| SequenceHash(engine(key))).collect())
             }
+            Event::Cleared { pod } => Prepared::Cleared(*pod),
         }
     }
 
@@ -60,6 +63,9 @@ impl Peer for Chain {
                 }
                 Prepared::Removed(pod, hashes) => {
                     self.index.apply_removed(*pod, hashes, &mut self.maps[*pod as usize]);
+                }
+                Prepared::Cleared(pod) => {
+                    self.index.apply_cleared(*pod, &mut self.maps[*pod as usize]);
                 }
             }
         }

@@ -49,6 +49,7 @@ impl Peer for Crtc {
                 let block_hashes = keys.iter().map(|&key| named(key)).collect();
                 (*pod, KvCacheEventData::Removed(KvCacheRemoveData { block_hashes }))
             }
+            Event::Cleared { pod } => (*pod, KvCacheEventData::Cleared),
         };
         RouterEvent::new(u64::from(pod), KvCacheEvent { event_id: 0, data, dp_rank: 0 })
     }

@@ -16,6 +16,8 @@ pub enum Prepared {
     Stored(u16, Option<u64>, Vec<u64>, Vec<u64>),
     /// Engine hashes.
     Removed(u16, Vec<u64>),
+    /// Everything.
+    Cleared(u16),
 }
 
 /// The mirror, in anonymous memory that nobody has touched.
@@ -70,6 +72,7 @@ impl Peer for Ours {
                 Prepared::Stored(*pod as u16, *parent, engines(keys), keys.clone())
             }
             Event::Removed { pod, keys } => Prepared::Removed(*pod as u16, engines(keys)),
+            Event::Cleared { pod } => Prepared::Cleared(*pod as u16),
         }
     }
 
@@ -93,6 +96,10 @@ impl Peer for Ours {
                     for &engine in engines {
                         self.writer.release(*slot, 0, engine);
                     }
+                    *slot
+                }
+                Prepared::Cleared(slot) => {
+                    self.writer.clear(*slot);
                     *slot
                 }
             };
