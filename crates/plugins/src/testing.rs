@@ -55,6 +55,22 @@ impl Peers for Earlier<'_> {
     }
 }
 
+/// An endpoint that is nothing but its id and its slot.
+pub(crate) fn endpoint_in(slot: Slot, id: String) -> Endpoint {
+    Endpoint {
+        id,
+        namespace: "default".into(),
+        name: slot.index.to_string(),
+        pod_name: slot.index.to_string(),
+        address: String::new(),
+        port: 0,
+        host_port: String::new(),
+        rank: 0,
+        labels: BTreeMap::new(),
+        slot,
+    }
+}
+
 impl World {
     pub(crate) fn new(len: usize) -> Self {
         Self::labelled(&vec![&[] as &[(&str, &str)]; len])

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
-use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter, TableError};
+use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
 use mirror_support::{Model, TIERS, assert_same};
 use proptest::prelude::*;
-use table_support::{Mortal, Rng, Stopped, copy};
+use table_support::{Mortal, Rng, Stopped, copy, creator_dies, damage};
 
 /// 300 slots leave room for lists of one size before a bitmap.
 const SPEC: MirrorSpec = MirrorSpec { slots: 300, blocks: 28, pages: 8 };
@@ -245,24 +245,11 @@ fn crowded_buckets() {
 
 #[test]
 fn a_mirror_whose_creator_died_is_none() {
-    let needed = SPEC.words().unwrap();
-    for stores in 0.. {
-        let mortal = Mortal::new(HeapWords::new(needed), stores);
-        let words = mortal.words.clone();
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| MirrorWriter::create(mortal, &SPEC, 7).map(drop)));
-        match outcome {
-            Ok(done) => {
-                done.unwrap();
-                assert!(MirrorReader::open(words).is_ok());
-                return;
-            }
-            Err(payload) if !payload.is::<Stopped>() => resume_unwind(payload),
-            Err(_) => {
-                assert!(matches!(MirrorReader::open(words), Err(TableError::Magic { .. })));
-            }
-        }
-    }
+    creator_dies(
+        SPEC.words().unwrap(),
+        |mortal| MirrorWriter::create(mortal, &SPEC, 7).map(drop),
+        |words| MirrorReader::open(words).map(drop),
+    );
 }
 
 proptest! {
@@ -297,11 +284,7 @@ proptest! {
             let (slot, key) = (rng.below(300) as u16, rng.below(28) as u64);
             writer.hold(slot, rng.below(2) as u8, &[key + 50 * rng.below(2) as u64], &[key]);
         }
-        for _ in 0..hits {
-            let at = 16 + rng.below(words.len() - 16);
-            let flip = if rng.below(2) == 0 { 1 << rng.below(64) } else { rng.next() };
-            words.store(at, words.load(at, Relaxed) ^ flip, Relaxed);
-        }
+        damage(&words, &mut rng, hits);
         let chain: Vec<u64> = (0..28).collect();
         let mut out = vec![0; SPEC.slots];
         let reader = MirrorReader::open(words.clone()).unwrap();

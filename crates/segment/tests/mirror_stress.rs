@@ -12,24 +12,13 @@ use std::time::{Duration, Instant};
 use inlane_segment::table::{MirrorSpec, MirrorStats, MirrorWriter};
 use inlane_segment::words::HeapWords;
 use table_support::Rng;
+use table_support::kinds::{KINDS, LENGTH, chain};
 
 const SLOTS: usize = 640;
 const LONG: Duration = Duration::from_secs(1);
-/// Chains of this many blocks.
-const LENGTH: u64 = 24;
 const CHAINS: u64 = 40;
-/// Slots that may hold a block: those that leave the same remainder as its chain.
-const KINDS: u64 = 8;
 /// Slots `0, 8, 16 …` below 80 hold chain 0 all the time.
 const STEADY: u64 = 10;
-
-fn key(chain: u64, index: u64) -> u64 {
-    Rng(chain << 8 | index).next() / KINDS * KINDS + chain % KINDS
-}
-
-fn chain(number: u64) -> Vec<u64> {
-    (0..LENGTH).map(|index| key(number, index)).collect()
-}
 
 /// The names that an engine gives to a chain: every third engine has its own.
 fn engines(slot: u64, number: u64) -> Vec<u64> {

@@ -7,10 +7,10 @@ mod table_support;
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use inlane_segment::table::{TableError, TableReader, TableSpec, TableWriter};
+use inlane_segment::table::{TableReader, TableSpec, TableWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
 use proptest::prelude::*;
-use table_support::{Model, Mortal, Rng, Stopped, assert_same, copy};
+use table_support::{Model, Mortal, Rng, Stopped, assert_same, copy, creator_dies, damage};
 
 /// Slots 0, 64 and so on would share bitmap words; these do not, and 300 slots leave room for lists
 /// of two sizes before a bitmap.
@@ -286,24 +286,11 @@ fn crowded_buckets() {
 
 #[test]
 fn a_table_whose_creator_died_is_no_table() {
-    let needed = SPEC.words().unwrap();
-    for stores in 0.. {
-        let mortal = Mortal::new(HeapWords::new(needed), stores);
-        let words = mortal.words.clone();
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| TableWriter::create(mortal, &SPEC, 7).map(drop)));
-        match outcome {
-            Ok(done) => {
-                done.unwrap();
-                assert!(TableReader::open(words).is_ok());
-                return;
-            }
-            Err(payload) if !payload.is::<Stopped>() => resume_unwind(payload),
-            Err(_) => {
-                assert!(matches!(TableReader::open(words), Err(TableError::Magic { .. })));
-            }
-        }
-    }
+    creator_dies(
+        SPEC.words().unwrap(),
+        |mortal| TableWriter::create(mortal, &SPEC, 7).map(drop),
+        |words| TableReader::open(words).map(drop),
+    );
 }
 
 proptest! {
@@ -337,12 +324,7 @@ proptest! {
         for _ in 0..200 {
             writer.insert_chain(rng.below(SLOTS) as u16 / 30, &[rng.below(28) as u64]);
         }
-        let order = std::sync::atomic::Ordering::Relaxed;
-        for _ in 0..hits {
-            let at = 16 + rng.below(words.len() - 16);
-            let flip = if rng.below(2) == 0 { 1 << rng.below(64) } else { rng.next() };
-            words.store(at, words.load(at, order) ^ flip, order);
-        }
+        damage(&words, &mut rng, hits);
         let chain: Vec<u64> = (0..28).collect();
         let mut out = vec![0; SLOTS];
         let reader = TableReader::open(words.clone()).unwrap();

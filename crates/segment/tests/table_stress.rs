@@ -11,24 +11,12 @@ use std::time::{Duration, Instant};
 use inlane_segment::table::{TableSpec, TableStats, TableWriter};
 use inlane_segment::words::HeapWords;
 use table_support::Rng;
+use table_support::kinds::{KINDS, LENGTH, chain, key};
 
 const SLOTS: usize = 640;
 const LONG: Duration = Duration::from_secs(1);
-/// Chains of this many blocks.
-const LENGTH: u64 = 24;
 /// So few chains and entries that entries, records and nodes are recycled all the time.
 const CHAINS: u64 = 40;
-
-/// Slots that may hold a block: those that leave the same remainder as its chain.
-const KINDS: u64 = 8;
-
-fn hash(chain: u64, index: u64) -> u64 {
-    Rng(chain << 8 | index).next() / KINDS * KINDS + chain % KINDS
-}
-
-fn chain(number: u64) -> Vec<u64> {
-    (0..LENGTH).map(|index| hash(number, index)).collect()
-}
 
 /// Slots `0, 8, 16 …` below 80 are only ever given chain 0, which stays below their capacity: where the
 /// budget is never reached a reader must find them, unless a lookup runs out of attempts.
@@ -105,7 +93,7 @@ fn run(spec: &TableSpec) -> (TableStats, u64, u64) {
                         writer.insert_chain(slot as u16, &chain(number));
                     }
                     7 if !steady => {
-                        writer.remove(slot as u16, hash(number, rng.below(24) as u64));
+                        writer.remove(slot as u16, key(number, rng.below(24) as u64));
                     }
                     8 if !steady => writer.clear_slot(slot as u16),
                     // Joins and leaves the steady chain, so that its records grow and shrink.

@@ -190,16 +190,16 @@ fn tiers(document: &IndexDocument, weights: &TierWeights) -> [Tier; TIERS] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::num::NonZeroU32;
 
-    use inlane_core::endpoint::{Endpoint, Slot};
+    use inlane_core::endpoint::Slot;
     use inlane_core::request::Request;
     use inlane_segment::mapped::MappedWords;
     use inlane_segment::table::{MirrorSpec, MirrorWriter};
 
     use super::*;
     use crate::precise::parameters::HashAlgorithm;
+    use crate::testing::endpoint_in;
 
     /// An index, and the mirror that it follows.
     struct World {
@@ -266,18 +266,8 @@ mod tests {
     }
 
     fn pool(generation: u32) -> EndpointSet {
-        let endpoint = |index: u32| Endpoint {
-            id: format!("default/{}", 9 - index),
-            namespace: "default".into(),
-            name: index.to_string(),
-            pod_name: index.to_string(),
-            address: String::new(),
-            port: 0,
-            host_port: String::new(),
-            rank: 0,
-            labels: BTreeMap::new(),
-            slot: Slot { index, generation },
-        };
+        let endpoint =
+            |index: u32| endpoint_in(Slot { index, generation }, format!("default/{}", 9 - index));
         EndpointSet::new(u64::from(generation), (0..3).map(endpoint).collect())
     }
 

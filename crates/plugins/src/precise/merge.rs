@@ -312,11 +312,12 @@ impl<'a> Changes<'a> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use inlane_core::endpoint::{Endpoint, Slot};
+    use inlane_core::endpoint::Slot;
     use proptest::prelude::*;
 
     use super::*;
     use crate::precise::score::TierWeights;
+    use crate::testing::endpoint_in;
 
     /// Who holds a block, by key.
     #[derive(Debug, Default)]
@@ -374,17 +375,8 @@ mod tests {
     }
 
     fn pool(slots: &[u32]) -> EndpointSet {
-        let endpoint = |&index: &u32| Endpoint {
-            id: format!("default/{index:03}"),
-            namespace: "default".into(),
-            name: index.to_string(),
-            pod_name: index.to_string(),
-            address: String::new(),
-            port: 0,
-            host_port: String::new(),
-            rank: 0,
-            labels: BTreeMap::new(),
-            slot: Slot { index, generation: 1 },
+        let endpoint = |&index: &u32| {
+            endpoint_in(Slot { index, generation: 1 }, format!("default/{index:03}"))
         };
         EndpointSet::new(0, slots.iter().map(endpoint).collect())
     }

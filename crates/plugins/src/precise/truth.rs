@@ -434,25 +434,13 @@ fn cause(known: Known, some_match: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use inlane_core::endpoint::Endpoint;
 
     use super::*;
+    use crate::testing::endpoint_in;
 
     fn pool() -> EndpointSet {
-        let endpoint = |index: u32| Endpoint {
-            id: format!("default/p{index}"),
-            namespace: "default".into(),
-            name: format!("p{index}"),
-            pod_name: format!("p{index}"),
-            address: String::new(),
-            port: 0,
-            host_port: String::new(),
-            rank: 0,
-            labels: BTreeMap::new(),
-            slot: Slot { index, generation: 3 },
-        };
+        let endpoint =
+            |index: u32| endpoint_in(Slot { index, generation: 3 }, format!("default/p{index}"));
         EndpointSet::new(1, (0..2).map(endpoint).collect())
     }
 

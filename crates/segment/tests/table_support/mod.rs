@@ -3,10 +3,11 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 
-use inlane_segment::table::{TableReader, TableWriter};
+use inlane_segment::table::{TableError, TableReader, TableWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
 
 /// Per slot a list of hashes, oldest first. Nothing else, and nothing clever.
@@ -146,7 +147,7 @@ impl WordsMut for Mortal {
     fn store(&self, at: usize, value: u64, order: Ordering) {
         let left = self.left.load(Relaxed);
         if left == 0 {
-            std::panic::resume_unwind(Box::new(Stopped));
+            resume_unwind(Box::new(Stopped));
         }
         self.left.store(left - 1, Relaxed);
         self.words.store(at, value, order);
@@ -190,4 +191,52 @@ impl Rng {
 pub fn block(family: u64, prompt: u64, shared: usize, index: usize) -> u64 {
     let prompt = if index < shared { 0 } else { prompt + 1 };
     Rng(family << 40 ^ prompt << 20 ^ index as u64).next()
+}
+
+/// Flips bits and replaces words behind the header.
+pub fn damage(words: &HeapWords, rng: &mut Rng, hits: usize) {
+    for _ in 0..hits {
+        let at = 16 + rng.below(words.len() - 16);
+        let flip = if rng.below(2) == 0 { 1 << rng.below(64) } else { rng.next() };
+        words.store(at, words.load(at, Relaxed) ^ flip, Relaxed);
+    }
+}
+
+/// Lets a creator die after each of its stores: what it leaves is no table, before it is done.
+pub fn creator_dies(
+    needed: usize,
+    create: impl Fn(Mortal) -> Result<(), TableError>,
+    open: impl Fn(HeapWords) -> Result<(), TableError>,
+) {
+    for stores in 0.. {
+        let mortal = Mortal::new(HeapWords::new(needed), stores);
+        let words = mortal.words.clone();
+        match catch_unwind(AssertUnwindSafe(|| create(mortal))) {
+            Ok(done) => {
+                done.unwrap();
+                assert!(open(words).is_ok());
+                return;
+            }
+            Err(payload) if !payload.is::<Stopped>() => resume_unwind(payload),
+            Err(_) => assert!(matches!(open(words), Err(TableError::Magic { .. }))),
+        }
+    }
+}
+
+/// Chains whose blocks name their possible holders: the slots that leave the same remainder.
+pub mod kinds {
+    use super::Rng;
+
+    /// Remainders.
+    pub const KINDS: u64 = 8;
+    /// Blocks of a chain.
+    pub const LENGTH: u64 = 24;
+
+    pub fn key(chain: u64, index: u64) -> u64 {
+        Rng(chain << 8 | index).next() / KINDS * KINDS + chain % KINDS
+    }
+
+    pub fn chain(number: u64) -> Vec<u64> {
+        (0..LENGTH).map(|index| key(number, index)).collect()
+    }
 }
