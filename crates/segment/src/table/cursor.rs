@@ -4,8 +4,9 @@
 //! has the key, copy the record (if there is one), look at the holders word again. The same version
 //! on both looks proves that key and record belonged together all the while
 //! ([`holders`](super::holders)); otherwise the lookup starts over, at most twice, and then counts
-//! the block as held by nobody. Changes inside a record are single stores, so the copy is a set of
-//! holders in which each one was true at the moment it was read.
+//! the block as held by nobody. Changes inside a record are single stores, and a list gains a slot under
+//! a new version, so the copy is a set of holders, each once, in which each one was true at the moment
+//! it was read.
 //!
 //! Consecutive blocks of a prompt mostly have the same holders, so the cursor says whether they
 //! changed, which is one comparison, and callers work only then.

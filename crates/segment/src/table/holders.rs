@@ -11,7 +11,7 @@
 //! * A lane, and the owner field, is `slot + 1`; 0 means none. Lane 0 of an inline word *is* the
 //!   owner: the one holder whose recency links are embedded beside the entry
 //!   ([`recency`](super::recency)). Every other holder has a node in the arena. Readers do not care.
-//! * **version** changes whenever the entry is freed or its record moves. A reader that finds the
+//! * **version** changes whenever the entry is freed, its record moves, or a list gains a slot. A reader that finds the
 //!   same version before and after knows that the key and the record it read between the
 //!   two loads belonged together. It would be deceived only by 65,536 such changes of this one
 //!   entry during one probe, and then by a wrong score, never by a wild access.
@@ -128,6 +128,11 @@ impl Holders {
     #[inline]
     pub(super) fn version(self) -> u16 {
         (self.0 >> VERSION_SHIFT) as u16
+    }
+
+    /// The same holders under the next version.
+    pub(super) fn next_version(self) -> Self {
+        Self(self.0.wrapping_add(1 << VERSION_SHIFT))
     }
 
     /// Whether key and record were the same when `self` and `later` were loaded.

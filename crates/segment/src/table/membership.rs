@@ -1,10 +1,11 @@
 //! Adding a slot to an entry's holders and taking it out, one usable state per store.
 //!
-//! Inline lanes, list lanes and bitmap bits are changed in place by a single store each. A record
-//! that is full or has become too large is copied to a new cell and the holders word switched to it
-//! with a new version; the old cell goes back to the arena only after that. Writing into a recycled
-//! cell begins with a release fence, so that a reader which sees any of the new words also sees, on
-//! its second look, that the holders word has moved on.
+//! Inline lanes, list lanes and bitmap bits are changed in place by a single store each; a list lane is
+//! filled after the holders word has got a new version. A record that is full or has become too large is
+//! copied to a new cell and the holders word switched to it with a new version; the old cell goes back
+//! to the arena only after that. Writing into a recycled cell begins with a release fence, so that a
+//! reader which sees any of the new words also sees, on its second look, that the holders word has moved
+//! on.
 
 use std::sync::atomic::Ordering::Release;
 
@@ -121,6 +122,9 @@ impl<M: WordsMut> Table<M> {
             Kind::Record(record) => {
                 let empty = self.list_lanes(record).find(|&(_, _, lane)| lane == 0);
                 if let Some((word, shift, _)) = empty {
+                    // A slot that left one lane and comes back in a later one would be read twice
+                    // by who copies the list meanwhile: the new version makes that one start over.
+                    self.set_holders(entry, holders.next_version());
                     let lanes = self.load(word) | (u64::from(slot) + 1) << shift;
                     self.words.store(word, lanes, Release);
                     return Ok(());

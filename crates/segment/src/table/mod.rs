@@ -23,14 +23,16 @@
 //!
 //! # Why a reader is never wrong
 //!
-//! The holders word carries a version that changes whenever its entry is freed or its record moves. A reader loads it (Acquire), loads the key, copies the record, and after an Acquire fence
-//! loads it again. The writer publishes a record by a Release store of the word, and begins to write
+//! The holders word carries a version that changes whenever its entry is freed, its record moves, or a
+//! list gains a slot. A reader loads it (Acquire), loads the key, copies the record, and after an
+//! Acquire fence loads it again. The writer publishes a record by a Release store of the word, and begins to write
 //! into a recycled cell only after a Release fence that follows the store which retired it. So:
 //!
 //! * having seen the word, the reader sees at least the key and the record it was published with;
 //! * if any loaded word is newer than that (the cell was recycled), the fences make the second look
 //!   see the store that retired the record, the version differs, and the lookup starts over;
-//! * changes within a record are single stores of whole lanes or bits, true whenever they are read.
+//! * changes within a record are single stores of whole lanes or bits, true whenever they are read;
+//!   a list lane is filled under a new version, so nobody is met in two lanes of one copy.
 //!
 //! A lookup tries three times, then takes the block as held by nobody. The version has 16 bits: 65,536
 //! changes of one entry within one look would go unnoticed, and cost one request a wrong score.

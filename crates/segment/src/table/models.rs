@@ -17,11 +17,23 @@ const SPEC: TableSpec = TableSpec { slots: 8, blocks: 2, pages: 4, default_capac
 
 type Writer = TableWriter<LoomWords>;
 
+/// So many slots that the fourth holder makes a list of two words.
+const WIDE: TableSpec = TableSpec { slots: 130, ..SPEC };
+
 /// Runs `write` beside one look at `hash`, and returns every set of holders seen, as bits.
 fn beside(setup: fn(&mut Writer), write: fn(&mut Writer), hash: u64) -> BTreeSet<u8> {
+    beside_in(&SPEC, setup, write, hash)
+}
+
+fn beside_in(
+    spec: &'static TableSpec,
+    setup: fn(&mut Writer),
+    write: fn(&mut Writer),
+    hash: u64,
+) -> BTreeSet<u8> {
     explore(None, 4, move || {
-        let words = LoomWords::new(SPEC.words().unwrap());
-        let mut writer = TableWriter::create(words.clone(), &SPEC, 0).unwrap();
+        let words = LoomWords::new(spec.words().unwrap());
+        let mut writer = TableWriter::create(words.clone(), spec, 0).unwrap();
         setup(&mut writer);
         let reader = TableReader::open(words).unwrap();
         let reading = thread::spawn(move || holders(&reader, hash));
@@ -33,6 +45,7 @@ fn beside(setup: fn(&mut Writer), write: fn(&mut Writer), hash: u64) -> BTreeSet
 fn holders(reader: &TableReader<LoomWords>, hash: u64) -> u8 {
     let mut out = [0; 8];
     reader.count_matches(&[hash], &mut out);
+    assert!(out.iter().all(|&count| count < 2), "{out:?} of one block");
     out.iter().enumerate().fold(0, |bits, (slot, &count)| bits | (count as u8) << slot)
 }
 
@@ -77,6 +90,24 @@ fn promotion_loses_nobody() {
         writer.insert_chain(6, &[2]);
     };
     assert_eq!(beside(setup, write, 2), BTreeSet::from([0b1_0101, 0b101_0101]));
+}
+
+/// A slot leaves a lane of the first word of a list, another takes that lane, and it comes back in the
+/// second word.
+#[test]
+fn a_slot_that_changes_lanes_is_counted_once() {
+    let setup = |writer: &mut Writer| {
+        for slot in [0, 2, 4, 6] {
+            writer.insert_chain(slot, &[2]);
+        }
+    };
+    let write = |writer: &mut Writer| {
+        writer.remove(0, 2);
+        writer.insert_chain(1, &[2]);
+        writer.insert_chain(0, &[2]);
+    };
+    let seen = beside_in(&WIDE, setup, write, 2);
+    assert_eq!(seen, BTreeSet::from([0b101_0101, 0b101_0100, 0b101_0110, 0b101_0111]));
 }
 
 /// A bitmap is dropped and its cell serves another block's bitmap at once.
