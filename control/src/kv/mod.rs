@@ -18,11 +18,12 @@ mod io;
 mod metrics;
 mod publisher;
 mod queue;
+mod redis;
 mod segment;
 mod settings;
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -45,7 +46,8 @@ use self::io::{Command, Commander, Io, Strays};
 pub(crate) use self::metrics::{page, write as write_metrics};
 use self::publisher::{Identity, Place};
 use self::queue::{PublisherId, Queue};
-pub(crate) use self::segment::{SegmentTable, Tap};
+use self::redis::Shared;
+pub(crate) use self::segment::{SegmentTable, Tap, Ties};
 pub(crate) use self::settings::KvSettings;
 pub(crate) use self::sources::{Ask, Found, ask};
 
@@ -105,6 +107,8 @@ pub(crate) struct KvEvents {
     dead: Arc<AtomicBool>,
     /// What readers were told last.
     document: IndexDocument,
+    /// The index that others keep too.
+    shared: Option<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -146,12 +150,6 @@ impl KvEvents {
         spec: MirrorSpec,
         found: Option<&IndexDocument>,
     ) -> Result<Self, StartError> {
-        if let Some(address) = &settings.redis {
-            tracing::warn!(
-                address,
-                "redisConfig: there is no shared index, this control plane listens to all engines itself"
-            );
-        }
         let found = found.filter(|document| settings.keys.are_of(document));
         let (table, is_known) = SegmentTable::open(words, spec, found.is_some())?;
         let tiers = found.filter(|_| is_known).map(|document| document.tiers.clone());
@@ -186,8 +184,15 @@ impl KvEvents {
             ids: 0,
             dead: Arc::default(),
             document,
+            shared: None,
             threads: Vec::new(),
         };
+        if let Some(address) = this.settings.redis.clone() {
+            let shared = Shared::start(address, Arc::clone(&this.guarded));
+            let shared = shared.map_err(StartError::Thread)?;
+            this.set_tap(shared.feed());
+            this.shared = Some(shared);
+        }
         this.spawn("inlane-kv-io", move || io.run())?;
         let (guarded, queue) = (Arc::clone(&this.guarded), Arc::clone(&this.queue));
         this.spawn("inlane-kv-index", move || apply(&guarded, &queue))?;
@@ -250,10 +255,18 @@ impl KvEvents {
                 address: endpoint.address,
                 slot,
             };
+            if let Some(shared) = &self.shared {
+                shared.name(slot, &who.shared_name());
+            }
             guarded.core.add(id, who, place, now);
             let ask_at = now + self.options.ask.first().unwrap_or_default();
             let known = Known { id, endpoint, found: None, ask_at };
             self.members.insert(known.endpoint.id.clone(), known);
+        }
+        if let Some(shared) = &self.shared {
+            let taken: HashSet<u16> =
+                guarded.core.publishers().map(|(_, publisher)| publisher.who.slot).collect();
+            shared.keep_names(|slot| taken.contains(&slot));
         }
         guarded.core.sweep();
         guarded.flush();
@@ -369,12 +382,11 @@ impl KvEvents {
 
     /// A handle for whoever moves the segment.
     pub(crate) fn mover(&self) -> Mover {
-        Mover { guarded: Arc::clone(&self.guarded), tap: None }
+        Mover { guarded: Arc::clone(&self.guarded), ties: Ties::default() }
     }
 
     /// Lets somebody else know of every change.
-    #[allow(dead_code, reason = "where a shared index is attached")]
-    pub(crate) fn set_tap(&self, tap: Box<dyn Tap>) {
+    fn set_tap(&self, tap: Box<dyn Tap>) {
         let mut guarded = self.guarded.lock();
         if let Some(table) = guarded.core.table_mut() {
             table.set_tap(Some(tap));
@@ -395,19 +407,22 @@ impl Drop for KvEvents {
             // A panic in there has been reported where it happened.
             let _ = thread.join();
         }
+        // Whoever else still knows the table must not write to it.
+        self.guarded.lock().core.park();
     }
 }
 
 /// Moves the table with the segment.
 pub(crate) struct Mover {
     guarded: Arc<Mutex<Guarded>>,
-    tap: Option<Box<dyn Tap>>,
+    ties: Ties,
 }
 
 impl Mover {
     /// Nothing is written until [`resume`](Self::resume).
     pub(crate) fn park(&mut self) {
-        self.tap = self.guarded.lock().core.park().and_then(|mut table| table.take_tap());
+        let parked = self.guarded.lock().core.park();
+        self.ties = parked.map(|mut table| table.take_ties()).unwrap_or_default();
     }
 
     /// Goes on in `words`, which have the same content as those before or none.
@@ -419,8 +434,8 @@ impl Mover {
         words: MappedWords,
         spec: MirrorSpec,
     ) -> Result<(), TableError> {
-        let (mut table, _) = SegmentTable::open(words, spec, true)?;
-        table.set_tap(self.tap.take());
+        let (mut table, has_blocks) = SegmentTable::open(words, spec, true)?;
+        table.set_ties(std::mem::take(&mut self.ties), has_blocks);
         let mut guarded = self.guarded.lock();
         guarded.core.resume(table, Instant::now());
         guarded.flush();

@@ -13,10 +13,17 @@ use super::queue::Operation;
 pub(crate) struct Identity {
     /// `namespace/name` of the endpoint.
     pub(crate) endpoint: String,
-    /// `ADDRESS:PORT` of its requests: what topics and a shared index call it.
+    /// `ADDRESS:PORT` of its requests: what topics call it.
     pub(crate) name: String,
     pub(crate) address: IpAddr,
     pub(crate) slot: u16,
+}
+
+impl Identity {
+    /// What the Go scheduler calls it in a shared index: an IPv6 address without brackets.
+    pub(crate) fn shared_name(&self) -> String {
+        self.name.replace(['[', ']'], "")
+    }
 }
 
 /// Where a publisher is reached.

@@ -1,11 +1,12 @@
 //! The table in the segment's own words.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering;
 
 use inlane_kv::Mirror;
 use inlane_segment::mapped::MappedWords;
-use inlane_segment::table::{MirrorSpec, MirrorStats, MirrorWriter, TableError};
+use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorStats, MirrorWriter, TableError};
 use inlane_segment::words::{Words, WordsMut};
 
 use super::core::Table;
@@ -16,8 +17,10 @@ pub(crate) trait Tap: Send {
     fn held(&mut self, slot: u16, tier: u8, engine: &[u64], keys: &[u64]);
     /// A slot no longer holds an engine hash in a tier, which stood for these keys.
     fn released(&mut self, slot: u16, tier: u8, engine: u64, keys: &[u64]);
-    /// A slot holds nothing.
-    fn cleared(&mut self, slot: u16);
+    /// A slot holds nothing; these tiers and keys are what it held.
+    fn cleared(&mut self, slot: u16, held: &[(u8, u64)]);
+    /// The table was replaced by an empty one, and nothing said of any block.
+    fn lost(&mut self);
 }
 
 /// See the [module](self).
@@ -26,6 +29,8 @@ pub(crate) struct SegmentTable {
     spec: MirrorSpec,
     tap: Option<Box<dyn Tap>>,
     keys: Vec<u64>,
+    /// Slots of which somebody else knows, whose blocks the tap does not hear of.
+    lent: BTreeSet<u16>,
 }
 
 impl SegmentTable {
@@ -52,15 +57,75 @@ impl SegmentTable {
                 MirrorWriter::create(words, &spec, RandomState::new().hash_one(()))?
             }
         };
-        Ok((Self { writer, spec, tap: None, keys: Vec::new() }, takes_over))
+        let (tap, keys, lent) = (None, Vec::new(), BTreeSet::new());
+        Ok((Self { writer, spec, tap, keys, lent }, takes_over))
     }
 
     pub(crate) fn set_tap(&mut self, tap: Option<Box<dyn Tap>>) {
         self.tap = tap;
     }
 
-    pub(crate) fn take_tap(&mut self) -> Option<Box<dyn Tap>> {
-        self.tap.take()
+    /// Gives away what goes on with another table of the same content.
+    pub(crate) fn take_ties(&mut self) -> Ties {
+        Ties { tap: self.tap.take(), lent: std::mem::take(&mut self.lent) }
+    }
+
+    /// Goes on as another table did, whose blocks are here too or not.
+    pub(crate) fn set_ties(&mut self, ties: Ties, has_blocks: bool) {
+        self.tap = ties.tap;
+        self.lent = ties.lent;
+        if !has_blocks {
+            self.lent.clear();
+            if let Some(tap) = &mut self.tap {
+                tap.lost();
+            }
+        }
+    }
+
+    /// Whether a slot's blocks are what somebody else knows.
+    pub(crate) fn is_lent(&self, slot: u16) -> bool {
+        self.lent.contains(&slot)
+    }
+
+    /// A slot of which nothing is known at first hand holds `keys` in a tier, as somebody else
+    /// knows. Returns how many found no room.
+    pub(crate) fn lend(&mut self, slot: u16, tier: u8, keys: impl Iterator<Item = u64>) -> usize {
+        if !self.is_lent(slot) && self.writer.len(slot) > 0 {
+            return 0;
+        }
+        self.lent.insert(slot);
+        let reader = self.writer.reader();
+        let mut refused = 0;
+        for key in keys {
+            // Held twice it would have to be released twice.
+            if !reader.holds(slot, tier, key) {
+                refused += self.writer.hold(slot, tier, &[key], &[key]);
+            }
+        }
+        refused
+    }
+
+    /// Takes `keys` back that were lent.
+    pub(crate) fn take_back(&mut self, slot: u16, tier: u8, keys: impl Iterator<Item = u64>) {
+        if self.is_lent(slot) {
+            for key in keys {
+                self.writer.release(slot, tier, key);
+            }
+        }
+    }
+
+    /// The tiers and keys that a slot holds.
+    pub(crate) fn held(&self, slot: u16) -> Vec<(u8, u64)> {
+        self.writer.iter(slot).collect()
+    }
+
+    /// Blocks that are lent.
+    pub(crate) fn lent_blocks(&self) -> usize {
+        self.lent.iter().map(|&slot| self.writer.len(slot)).sum()
+    }
+
+    pub(crate) fn reader(&self) -> MirrorReader<MappedWords> {
+        self.writer.reader()
     }
 
     pub(crate) fn spec(&self) -> MirrorSpec {
@@ -115,10 +180,13 @@ impl Mirror for SegmentTable {
     }
 
     fn clear(&mut self, slot: u16) {
-        self.writer.clear(slot);
-        if let Some(tap) = &mut self.tap {
-            tap.cleared(slot);
+        let is_lent = self.lent.remove(&slot);
+        let tap = self.tap.as_mut().filter(|_| !is_lent && self.writer.len(slot) > 0);
+        if let Some(tap) = tap {
+            let held: Vec<(u8, u64)> = self.writer.iter(slot).collect();
+            tap.cleared(slot, &held);
         }
+        self.writer.clear(slot);
     }
 
     fn len(&self, slot: u16) -> usize {
@@ -138,4 +206,22 @@ impl Table for SegmentTable {
     fn set_position(&mut self, slot: u16, word: u64) {
         self.writer.set_position(slot, word);
     }
+
+    fn own(&mut self, slot: u16) {
+        if self.lent.contains(&slot) {
+            self.clear(slot);
+        }
+    }
+
+    fn vacate(&mut self, slot: u16) {
+        self.lent.remove(&slot);
+        self.writer.clear(slot);
+    }
+}
+
+/// What a table is tied to: see [`SegmentTable::take_ties`].
+#[derive(Default)]
+pub(crate) struct Ties {
+    tap: Option<Box<dyn Tap>>,
+    lent: BTreeSet<u16>,
 }

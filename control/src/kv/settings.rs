@@ -5,6 +5,8 @@ use inlane_core::snapshot::IndexDocument;
 use inlane_plugins::precise::parameters::{EngineType, HashAlgorithm, Parameters};
 use inlane_plugins::precise::producer;
 
+use super::redis::Address;
+
 /// What the precise producer of a configuration asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KvSettings {
@@ -18,7 +20,7 @@ pub(crate) struct KvSettings {
     /// Ports of rank 0 of every endpoint, for events and replays, if endpoints are connected to.
     pub(crate) ports: Option<(u16, Option<u16>)>,
     /// The shared index beside the local one.
-    pub(crate) redis: Option<String>,
+    pub(crate) redis: Option<Address>,
 }
 
 /// How keys are made: with another one of these, keys are others.
@@ -92,7 +94,13 @@ impl KvSettings {
             central: Some(events.zmq_endpoint.clone()).filter(|url| !url.is_empty()),
             filter: events.topic_filter.clone(),
             ports,
-            redis: index.redis_config.as_ref().map(|redis| redis.address.clone()),
+            redis: index
+                .redis_config
+                .as_ref()
+                // The Go scheduler prefers the other one.
+                .filter(|_| index.cost_aware_memory_config.is_none())
+                .map(|redis| Address::parse(&redis.address).map_err(|e| e.to_string()))
+                .transpose()?,
         })
     }
 }
@@ -143,11 +151,16 @@ mod tests {
         .unwrap();
         assert_eq!(found.central.as_deref(), Some("tcp://*:5557"));
         assert_eq!((found.ports, found.engine), (Some((5_558, Some(5_560))), EngineType::Sglang));
-        assert_eq!(found.redis.as_deref(), Some("r:1"));
+        assert_eq!(found.redis.as_ref().map(Address::shown), Some("r:1"));
         let document = found.keys.document(vec!["gpu".into()]);
         assert_eq!((document.block_tokens, document.algorithm.as_str()), (64, "xxh64"));
         assert!(found.keys.are_of(&document));
         assert!(!found.keys.are_of(&IndexDocument::default()));
+        let both = read(
+            "{type: precise-prefix-cache-producer, parameters: {indexerConfig: {kvBlockIndexConfig: \
+             {redisConfig: {}, costAwareMemoryConfig: {}}}}}",
+        );
+        assert_eq!(both.unwrap().redis, None);
         for off in ["discoverPods: false", "podDiscoveryConfig: null"] {
             let parameters = format!("parameters: {{kvEventsConfig: {{{off}}}}}");
             let found = read(&format!("{{type: precise-prefix-cache-producer, {parameters}}}"));

@@ -12,6 +12,8 @@ use super::*;
 #[path = "../../tests/common/engine.rs"]
 mod engine;
 
+mod shared;
+
 const SPEC: MirrorSpec = MirrorSpec { slots: 16, blocks: 4_000, pages: 16 };
 
 /// An address that no other test has.
@@ -156,9 +158,10 @@ fn a_tap_hears_of_every_change() {
         fn released(&mut self, slot: u16, tier: u8, engine: u64, keys: &[u64]) {
             self.0.lock().push(format!("released {slot} {tier} {engine} {keys:?}"));
         }
-        fn cleared(&mut self, slot: u16) {
-            self.0.lock().push(format!("cleared {slot}"));
+        fn cleared(&mut self, slot: u16, held: &[(u8, u64)]) {
+            self.0.lock().push(format!("cleared {slot} {held:?}"));
         }
+        fn lost(&mut self) {}
     }
     let log = Arc::new(Mutex::new(Vec::new()));
     let (mut table, known) = SegmentTable::open(words(SPEC), SPEC, true).unwrap();
@@ -168,7 +171,8 @@ fn a_tap_hears_of_every_change() {
     table.release(3, 1, 8);
     table.release(3, 1, 9);
     table.clear(3);
-    assert_eq!(*log.lock(), ["held 3 1 2 2", "released 3 1 8 [80]", "cleared 3"]);
+    table.clear(3);
+    assert_eq!(*log.lock(), ["held 3 1 2 2", "released 3 1 8 [80]", "cleared 3 [(1, 70)]"]);
 }
 
 /// What a real engine said, through a real socket: the same as what the literal model holds.

@@ -145,6 +145,12 @@ impl Applier {
         self.tiers.names()
     }
 
+    /// The number of a tier, in whatever case it is written; a new one if it is the first of its
+    /// name. None where there is no room for another.
+    pub fn tier(&mut self, name: &str) -> Option<u8> {
+        self.tiers.learn(Some(name)).ok()
+    }
+
     /// What was passed over since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -143,7 +143,7 @@ impl Default for CostAware {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Redis {
-    /// `redis://`, `rediss://` or `unix://`; without a scheme `redis://`.
+    /// `redis://`, `valkey://` or `unix://`; without a scheme `redis://`.
     pub address: String,
 }
 

@@ -1,0 +1,326 @@
+//! A connection to the server: commands in batches, and what the server says by itself.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use redis::{
+    Cmd, Connection, ConnectionInfo, ErrorKind, ProtocolVersion, PushKind, RedisError, RedisResult,
+    Script, ServerError, Value, cmd,
+};
+
+use super::address::Address;
+use super::layout::key_of;
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Longest wait for a part of an answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Commands in a batch.
+pub(super) const BATCH: usize = 1_024;
+/// Keys in a slice of the server's names.
+const SLICE: usize = 1_024;
+/// Holders of a key that are read: as many as there are slots and tiers, and some.
+const MOST_HOLDERS: i64 = 1 << 18;
+/// Keys that are remembered as changed.
+const MOST_CHANGED: usize = 1 << 18;
+
+/// Drops the keys of an engine hash if nobody holds any of them. Keys: its name, and theirs.
+const PRUNE: &str = "for i = 2, #KEYS do if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end \
+                     end return redis.call('DEL', KEYS[1])";
+
+/// Answers that speak of the server and not of a command: it is of no use until it has changed.
+const UNUSABLE: [&str; 9] = [
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOPERM",
+    "OOM",
+    "READONLY",
+];
+
+/// See the [module](self).
+pub(super) struct Server {
+    connection: Connection,
+    bytes: Vec<u8>,
+    commands: usize,
+    prune: Script,
+    /// Whether the server can say what others change.
+    can_tell: bool,
+    tells: bool,
+    changed: Changed,
+    /// Commands that the server refused.
+    pub(super) refused: u64,
+    /// What it said of the last of them.
+    pub(super) refusal: Option<String>,
+}
+
+/// What others have changed.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub(super) keys: HashSet<u64>,
+    /// More than that.
+    pub(super) all: bool,
+}
+
+/// A key and its fields.
+#[derive(Debug)]
+pub(super) enum Read {
+    Fields(Vec<Vec<u8>>),
+    /// It is no index entry, or larger than any can be.
+    Unreadable,
+}
+
+impl Server {
+    pub(super) fn connect(address: &Address) -> RedisResult<Self> {
+        let info = address.info()?;
+        let (connection, can_tell) = match open(&info, ProtocolVersion::RESP3) {
+            Ok(connection) => (connection, true),
+            Err(error) if is_too_old(&error) => (open(&info, ProtocolVersion::RESP2)?, false),
+            Err(error) => return Err(error),
+        };
+        connection.set_read_timeout(Some(ANSWER))?;
+        connection.set_write_timeout(Some(ANSWER))?;
+        let mut server = Self {
+            connection,
+            bytes: Vec::new(),
+            commands: 0,
+            prune: Script::new(PRUNE),
+            can_tell,
+            tells: false,
+            changed: Changed::default(),
+            refused: 0,
+            refusal: None,
+        };
+        server.load_script()?;
+        Ok(server)
+    }
+
+    /// Adds a command to the batch, and sends the batch when it is full.
+    pub(super) fn add(&mut self, command: &Cmd) -> RedisResult<()> {
+        command.write_packed_command(&mut self.bytes);
+        self.commands += 1;
+        if self.commands >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    /// An engine hash may stand for nothing any more.
+    pub(super) fn add_prune(&mut self, engine: &str, keys: &[u64]) -> RedisResult<()> {
+        let mut command = cmd("EVALSHA");
+        command.arg(self.prune.get_hash()).arg(keys.len() + 1).arg(engine).arg(keys);
+        self.add(&command)
+    }
+
+    /// Sends the batch. What the server refuses is counted.
+    pub(super) fn flush(&mut self) -> RedisResult<()> {
+        let mut has_lost_script = false;
+        let (mut refused, mut refusal) = (0, None);
+        self.exchange(|value| {
+            if let Value::ServerError(error) = value {
+                has_lost_script |= error.code() == "NOSCRIPT";
+                refused += 1;
+                refusal = Some(error.to_string());
+            }
+        })?;
+        self.refused += refused;
+        self.refusal = refusal.or(self.refusal.take());
+        if has_lost_script {
+            self.load_script()?;
+        }
+        Ok(())
+    }
+
+    /// Has the server say what others change, or not.
+    pub(super) fn set_tells(&mut self, tells: bool) -> RedisResult<()> {
+        if tells == self.tells || !self.can_tell {
+            return Ok(());
+        }
+        let mut command = cmd("CLIENT");
+        command.arg("TRACKING");
+        if tells {
+            command.arg("ON").arg("BCAST").arg("NOLOOP");
+            for digit in 0..10 {
+                command.arg("PREFIX").arg(digit);
+            }
+        } else {
+            command.arg("OFF");
+        }
+        // A server that cannot is asked every once in a while instead.
+        self.can_tell = !matches!(self.ask(&command)?, Value::ServerError(_));
+        self.tells = tells && self.can_tell;
+        Ok(())
+    }
+
+    /// Whether it says what others change.
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// Hears what the server has to say by itself.
+    pub(super) fn listen(&mut self) -> RedisResult<()> {
+        self.ask(&cmd("PING")).map(drop)
+    }
+
+    pub(super) fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Request keys, from a cursor on (0 = the start), and the next cursor (0 = the end). A key may come
+    /// twice; one that is there all the time comes.
+    pub(super) fn scan(&mut self, cursor: u64) -> RedisResult<(u64, Vec<u64>)> {
+        let mut command = cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg("[0-9]*").arg("COUNT").arg(SLICE);
+        let answer = self.ask(&command)?;
+        let Value::Array(answer) = answer else { return Err(unexpected("SCAN")) };
+        let [cursor, names] = answer.try_into().map_err(|_| unexpected("SCAN"))?;
+        let cursor = match &cursor {
+            Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
+            _ => None,
+        };
+        let (Some(cursor), Value::Array(names)) = (cursor, names) else {
+            return Err(unexpected("SCAN"));
+        };
+        let keys = names.iter().filter_map(|name| match name {
+            Value::BulkString(name) => key_of(name),
+            _ => None,
+        });
+        Ok((cursor, keys.collect()))
+    }
+
+    /// Who holds these keys; asks how many they are first.
+    pub(super) fn read(&mut self, keys: &[u64]) -> RedisResult<Vec<(u64, Read)>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(BATCH / 2) {
+            let from = found.len();
+            self.each_of("HLEN", keys)?;
+            let mut lengths = keys.iter();
+            self.exchange(|value| {
+                let Some(&key) = lengths.next() else { return };
+                let is_readable = matches!(value, Value::Int(length) if length <= MOST_HOLDERS);
+                let fields = Read::Fields(Vec::new());
+                found.push((key, if is_readable { fields } else { Read::Unreadable }));
+            })?;
+            let readable: Vec<u64> = found
+                .iter()
+                .skip(from)
+                .filter(|(_, read)| matches!(read, Read::Fields(_)))
+                .map(|&(key, _)| key)
+                .collect();
+            self.each_of("HKEYS", &readable)?;
+            let mut at = found.iter_mut().skip(from);
+            self.exchange(|value| {
+                let read = at.find_map(|(_, read)| matches!(read, Read::Fields(_)).then_some(read));
+                let Some(read) = read else { return };
+                *read = match value {
+                    Value::Array(fields) => {
+                        Read::Fields(fields.into_iter().filter_map(text).collect())
+                    }
+                    _ => Read::Unreadable,
+                };
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn each_of(&mut self, name: &str, keys: &[u64]) -> RedisResult<()> {
+        self.flush()?;
+        for key in keys {
+            let mut command = cmd(name);
+            command.arg(key).write_packed_command(&mut self.bytes);
+            self.commands += 1;
+        }
+        Ok(())
+    }
+
+    fn load_script(&mut self) -> RedisResult<()> {
+        let mut command = cmd("SCRIPT");
+        command.arg("LOAD").arg(PRUNE);
+        match self.ask(&command)? {
+            Value::ServerError(error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// One command by itself.
+    fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
+        self.flush()?;
+        command.write_packed_command(&mut self.bytes);
+        self.commands = 1;
+        let mut answer = Value::Nil;
+        self.exchange(|value| answer = value)?;
+        Ok(answer)
+    }
+
+    /// Sends what was added and passes on the answer to each command. Ends at the first failure:
+    /// the connection is of no use then.
+    fn exchange(&mut self, mut each: impl FnMut(Value)) -> RedisResult<()> {
+        if self.commands == 0 {
+            return Ok(());
+        }
+        let sent = self.connection.send_packed_command(&self.bytes);
+        self.bytes.clear();
+        let mut left = std::mem::take(&mut self.commands);
+        sent?;
+        while left > 0 {
+            match self.connection.recv_response()? {
+                Value::Push { kind: PushKind::Invalidate, data } => self.changed.note(data),
+                Value::Push { .. } => {}
+                Value::ServerError(error) if is_unusable(&error) => return Err(error.into()),
+                value => {
+                    left -= 1;
+                    each(value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Changed {
+    fn note(&mut self, data: Vec<Value>) {
+        for value in data {
+            match value {
+                Value::Array(names) => {
+                    let names = names.into_iter().filter_map(text);
+                    self.keys.extend(names.filter_map(|name| key_of(&name)));
+                }
+                // Everything was deleted.
+                _ => self.all = true,
+            }
+        }
+        if self.keys.len() > MOST_CHANGED {
+            self.keys.clear();
+            self.all = true;
+        }
+    }
+}
+
+fn open(info: &ConnectionInfo, protocol: ProtocolVersion) -> RedisResult<Connection> {
+    let settings = info.redis_settings().clone().set_protocol(protocol);
+    let info = info.clone().set_redis_settings(settings);
+    redis::Client::open(info)?.get_connection_with_timeout(CONNECT)
+}
+
+/// Whether a server knows nothing of RESP3.
+fn is_too_old(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::RESP3NotSupported
+        || error.code() == Some("NOPROTO")
+        || error.detail().is_some_and(|detail| detail.contains("HELLO"))
+}
+
+fn is_unusable(error: &ServerError) -> bool {
+    UNUSABLE.contains(&error.code())
+}
+
+fn text(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn unexpected(command: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "an answer of another form than expected", command.into())
+        .into()
+}

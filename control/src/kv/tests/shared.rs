@@ -1,0 +1,383 @@
+//! With a real Redis.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use ::redis::{Cmd, Connection, FromRedisValue, cmd};
+use tempfile::TempDir;
+
+use super::*;
+use crate::kv::redis::Address;
+
+/// A server of a test's own, at a Unix socket.
+struct Server {
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut server = Self { directory: TempDir::new().unwrap(), child: None };
+        server.restart("");
+        server
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("s")
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Ends it, without its having time for anything. It keeps nothing.
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn restart(&mut self, more: &str) {
+        self.kill();
+        let (directory, socket) = (self.directory.path().display(), self.socket());
+        let config = format!(
+            "port 0\nsave \"\"\nappendonly no\ndir \"{directory}\"\nunixsocket \"{}\"\n{more}\n",
+            socket.display()
+        );
+        let path = self.directory.path().join("config");
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(path);
+        let child = command.stdout(Stdio::null()).spawn();
+        self.child = Some(child.expect("redis-server is installed by scripts/deps.sh test"));
+        let client = ::redis::Client::open(self.url()).unwrap();
+        wait_until("Redis", || client.get_connection().is_ok());
+    }
+
+    fn connect(&self) -> Connection {
+        ::redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// Whether the keys of the prompt have exactly these fields each.
+    fn has(&self, tokens: &[u32], fields: &[&str]) -> bool {
+        let connection = &mut self.connect();
+        keys(tokens).iter().all(|key| {
+            let mut found: Vec<String> = ask(connection, cmd("HKEYS").arg(key));
+            found.sort();
+            found == fields
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn ask<T: FromRedisValue>(connection: &mut Connection, command: &Cmd) -> T {
+    command.query(connection).unwrap()
+}
+
+/// What the Go scheduler writes for a pod's block.
+fn field(pod: &str, tier: &str) -> String {
+    format!(
+        r#"{{"PodIdentifier":"{pod}","DeviceTier":"{tier}","Speculative":false,"HasGroup":false,"GroupIdx":0}}"#
+    )
+}
+
+/// Of the pod of a rank, in GPU memory.
+fn plain(rank: u32) -> String {
+    field(&format!("{ADDRESS}:{}", 8_000 + rank), "gpu")
+}
+
+/// A control plane at the server, and its index.
+fn control(ports: Option<(u16, Option<u16>)>, url: &str) -> (KvEvents, MappedWords) {
+    let words = words(SPEC);
+    let redis = Some(Address::parse(url).unwrap());
+    (start(KvSettings { redis, ..settings(ports) }, words.clone()), words)
+}
+
+fn page(events: &KvEvents) -> serde_json::Value {
+    super::page(Some(events))["shared"].clone()
+}
+
+fn is_connected(events: &KvEvents) -> bool {
+    page(events)["connected"] == true
+}
+
+fn wait_for_connection(events: &KvEvents, count: usize) {
+    wait_until("connections of events", || connected(events) == count);
+    wait_until("the server", || is_connected(events));
+}
+
+#[test]
+fn blocks_lie_in_redis_as_the_go_scheduler_lays_them() {
+    let server = Server::start();
+    let base = free_ports();
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let mut engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    let tokens = prompt(1, 2);
+    engine.publish(&store(&tokens));
+    wait_until("the blocks", || server.has(&tokens, &[&plain(0)]));
+
+    let connection = &mut server.connect();
+    let (keys, hashes) = (keys(&tokens), engine::engine_hashes(&tokens, None));
+    for (key, hash) in keys.iter().zip(&hashes) {
+        let fields: Vec<(String, String)> = ask(connection, cmd("HGETALL").arg(key.to_string()));
+        let expected = "{\"PodIdentifier\":\"127.78.0.1:8000\",\"DeviceTier\":\"gpu\",\
+                        \"Speculative\":false,\"HasGroup\":false,\"GroupIdx\":0}";
+        assert_eq!(fields, [(expected.to_owned(), String::new())]);
+        let name = format!("engine:{hash}");
+        let mapped: Vec<(String, f64)> =
+            ask(connection, cmd("ZRANGE").arg(name).arg("0").arg("-1").arg("WITHSCORES"));
+        assert_eq!(mapped, [(key.to_string(), 0.0)]);
+    }
+    let size: u64 = ask(connection, &cmd("DBSIZE"));
+    assert_eq!(size, 4, "and nothing else");
+    let lasts: i64 = ask(connection, cmd("TTL").arg(keys[0].to_string()));
+    assert_eq!(lasts, -1, "nothing expires");
+
+    // The last block goes, with the name of its engine hash; then a block that somebody else has too.
+    engine.publish(&[Event::Removed(&hashes[1..])]);
+    wait_until("the removal", || ask::<u64>(connection, &cmd("DBSIZE")) == 2);
+    let other = field("10.0.0.9:80", "cpu");
+    let _: () = ask(connection, cmd("HSET").arg(keys[0]).arg(&other).arg(""));
+    engine.publish(&[Event::Removed(&hashes[..1])]);
+    wait_until("the removal", || server.has(&tokens[..16], &[&other]));
+    assert_eq!(ask::<u64>(connection, &cmd("DBSIZE")), 2, "its engine hash is still of use");
+    assert_eq!(held(&words, &tokens), [0; 4]);
+}
+
+#[test]
+fn two_control_planes_see_the_pods_of_each_other() {
+    let server = Server::start();
+    // Rank 0 speaks to the first of them only, rank 1 to the second.
+    let base = free_ports();
+    let (mut first, first_words) = control(Some((base, None)), &server.url());
+    let (mut second, second_words) = control(Some((base + 2, None)), &server.url());
+    let mut left = engine(base, false, 0);
+    let mut right = engine(base + 2, false, 1);
+    for events in [&mut first, &mut second] {
+        events.set_members([rank(0), rank(1)].into_iter());
+    }
+    for events in [&first, &second] {
+        wait_for_connection(events, 1);
+        wait_until("to be told", || page(events)["told_of_changes"] == true);
+    }
+    let (one, two) = (prompt(1, 5), prompt(2, 3));
+    until_heard(&first, &mut left);
+    until_heard(&second, &mut right);
+    left.publish(&store(&one));
+    right.publish(&store(&two));
+    for words in [&first_words, &second_words] {
+        wait_until("blocks of rank 0", || held(words, &one) == [5, 0, 0, 0]);
+        wait_until("blocks of rank 1", || held(words, &two) == [0, 3, 0, 0]);
+    }
+    assert_eq!(page(&first)["lent_blocks"], 4);
+
+    // Removals and what is cleared come too.
+    left.publish(&[Event::Removed(&engine::engine_hashes(&one, None)[3..])]);
+    wait_until("the removal", || held(&second_words, &one) == [3, 0, 0, 0]);
+    right.publish(&[Event::Cleared]);
+    wait_until("the clearing", || held(&first_words, &two) == [0; 4]);
+    assert_eq!(held(&first_words, &one), [3, 0, 0, 0]);
+
+    // A pod that speaks at last is believed itself, and not what others said of it.
+    drop(left);
+    let mut left = engine(base + 2, false, 0);
+    wait_until("the connection", || connected(&second) == 2);
+    let three = prompt(3, 2);
+    until_heard(&second, &mut left);
+    left.publish(&store(&three));
+    wait_until("its own blocks", || held(&second_words, &three) == [2, 0, 0, 0]);
+    assert_eq!(held(&second_words, &one), [0; 4]);
+}
+
+/// Publishes a block until it was heard: a subscription may be on its way.
+fn until_heard(events: &KvEvents, engine: &mut Engine) {
+    let applied = || events.lock().core.totals().applied;
+    let before = applied();
+    wait_until("a message", || {
+        engine.publish(&store(&prompt(99, 1)));
+        std::thread::sleep(Duration::from_millis(20));
+        applied() > before
+    });
+}
+
+#[test]
+fn without_the_server_the_local_index_goes_on_and_writes_all_of_it_later() {
+    let mut server = Server::start();
+    let base = free_ports();
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let mut engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    let (one, two, three) = (prompt(1, 4), prompt(2, 4), prompt(3, 4));
+    engine.publish(&store(&one));
+    wait_until("the blocks", || server.has(&one, &[&plain(0)]));
+
+    server.kill();
+    engine.publish(&store(&two));
+    engine.publish(&[Event::Removed(&engine::engine_hashes(&one, None)[2..])]);
+    wait_until("the loss", || !is_connected(&events));
+    wait_until("what came meanwhile", || held(&words, &two)[0] == 4 && held(&words, &one)[0] == 2);
+    let text = page(&events)["error"].as_str().unwrap().to_owned();
+    assert!(!text.is_empty());
+
+    // It comes back with what it had, which is not true any more.
+    server.restart("");
+    let connection = &mut server.connect();
+    for key in keys(&one) {
+        let _: () = ask(connection, cmd("HSET").arg(key).arg(plain(0)).arg(""));
+    }
+    engine.publish(&store(&three));
+    for tokens in [&two, &three, &one[..32].to_vec()] {
+        wait_until("all of it", || server.has(tokens, &[&plain(0)]));
+    }
+    wait_until("what is gone", || {
+        keys(&one)[2..].iter().all(|key| !ask::<bool>(connection, cmd("EXISTS").arg(key)))
+    });
+    assert!(is_connected(&events));
+    assert_eq!(page(&events)["connections"], 2);
+    let mut out = crate::exposition::Exposition::default();
+    write_metrics(&mut out, Some(&events));
+    let text = out.finish();
+    assert!(text.contains("inlane_control_kv_shared_connected 1\n"), "{text}");
+}
+
+#[test]
+fn entries_of_the_go_scheduler_are_read() {
+    let server = Server::start();
+    let connection = &mut server.connect();
+    let tokens = prompt(1, 4);
+    let pod = |rank: u32| format!("{ADDRESS}:{}", 8_000 + rank);
+    for (at, key) in keys(&tokens).into_iter().enumerate() {
+        let mut put = |field: &str| {
+            let _: () = ask(connection, cmd("HSET").arg(key.to_string()).arg(field).arg(""));
+        };
+        put(&field(&pod(0), "gpu"));
+        if at < 3 {
+            put(&field(&pod(1), "cpu"));
+            put(&field(&pod(1), "storage"));
+        }
+        // Of a model with several groups, and twice.
+        for group in 0..2 {
+            put(&field(&pod(2), "gpu")
+                .replace(r#"false,"GroupIdx":0"#, &format!(r#"true,"GroupIdx":{group}"#)));
+        }
+        put(&field(&pod(3), "").replace(r#""Speculative":false"#, r#""Speculative":true"#));
+        put(&field("10.9.9.9:80", "gpu"));
+        put("10.9.9.9:80@gpu");
+    }
+    for (name, hash) in [("engine:5", "6"), ("engine:7", "x")] {
+        let _: () = ask(connection, cmd("ZADD").arg(name).arg("0").arg(hash));
+    }
+    let _: () = ask(connection, cmd("SET").arg("17").arg("something else"));
+
+    let (mut events, words) = control(None, &server.url());
+    events.set_members((0..4).map(rank));
+    wait_until("the entries", || held(&words, &tokens) == [4, 0, 4, 0]);
+    let reader = MirrorReader::open(words).unwrap();
+    let count = |tier| {
+        let mut out = vec![0; 4];
+        reader.longest_prefix(tier, &keys(&tokens), &mut out);
+        out
+    };
+    assert_eq!((count(1), count(2)), (vec![0, 3, 0, 0], vec![0, 3, 0, 0]));
+    assert_eq!(events.next_document().unwrap().tiers, ["gpu", "cpu", "storage"]);
+
+    // A block that goes while nobody says so, and the others of its pod.
+    let _: () = ask(connection, cmd("HDEL").arg(keys(&tokens)[1]).arg(field(&pod(0), "gpu")));
+    wait_until("the removal", || {
+        let mut out = vec![0; 4];
+        reader.longest_prefix(0, &keys(&tokens), &mut out);
+        out == [1, 0, 4, 0]
+    });
+    let _: () = ask(connection, &cmd("FLUSHALL"));
+    wait_until("the end", || (0..4).all(|slot| reader.len(slot) == 0));
+}
+
+#[test]
+fn leftovers_of_an_own_pod_go_and_those_of_others_stay() {
+    let server = Server::start();
+    let connection = &mut server.connect();
+    let base = free_ports();
+    let old = prompt(9, 3);
+    let grouped = plain(0).replace(r#"false,"GroupIdx":0"#, r#"true,"GroupIdx":1"#);
+    let other = field("10.9.9.9:80", "gpu");
+    for key in keys(&old) {
+        for field in [&plain(0), &grouped, &other] {
+            let _: () = ask(connection, cmd("HSET").arg(key).arg(field).arg(""));
+        }
+    }
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let mut engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    let tokens = prompt(1, 3);
+    engine.publish(&store(&tokens));
+    wait_until("its own blocks", || held(&words, &tokens)[0] == 3);
+    // What is written as here is ours; a Go scheduler may know of groups.
+    let (mut left, mut cleared) = ([grouped.as_str(), other.as_str()], [other.as_str()]);
+    left.sort_unstable();
+    cleared.sort_unstable();
+    wait_until("the leftovers", || server.has(&old, &left));
+    assert!(server.has(&tokens, &[&plain(0)]));
+
+    // Whoever clears a pod clears all of it.
+    engine.publish(&[Event::Cleared]);
+    wait_until("the clearing", || server.has(&old, &cleared) && server.has(&tokens, &[]));
+    engine.publish(&store(&tokens));
+    wait_until("its own blocks again", || server.has(&tokens, &[&plain(0)]));
+    events.set_members(std::iter::empty());
+    wait_until("the pod that left", || server.has(&tokens, &[]));
+    assert!(server.has(&old, &cleared));
+}
+
+#[test]
+fn changes_that_were_lost_are_made_up_for() {
+    let server = Server::start();
+    let base = free_ports();
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let mut engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    let (one, two) = (prompt(1, 4), prompt(2, 4));
+    engine.publish(&store(&one));
+    wait_until("the blocks", || server.has(&one, &[&plain(0)]));
+    for _ in 0..3 {
+        events.shared.as_ref().unwrap().lose_changes();
+        engine.publish(&store(&two));
+        let hashes = engine::engine_hashes(&one, None);
+        engine.publish(&[Event::Removed(&hashes)]);
+        wait_until("the events", || held(&words, &two)[0] == 4 && held(&words, &one)[0] == 0);
+        wait_until("the server", || server.has(&one, &[]) && server.has(&two, &[&plain(0)]));
+        engine.publish(&store(&one));
+        engine.publish(&[Event::Removed(&engine::engine_hashes(&two, None))]);
+        wait_until("the server", || server.has(&two, &[]) && server.has(&one, &[&plain(0)]));
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_of_changes_is_asked() {
+    let mut server = Server::start();
+    server.restart("rename-command HELLO \"\"");
+    let (mut events, words) = control(None, &server.url());
+    events.set_members([rank(0)].into_iter());
+    wait_until("a pass", || page(&events)["passes"].as_u64().unwrap() > 0);
+    assert_eq!(page(&events)["told_of_changes"], false);
+    let tokens = prompt(1, 2);
+    let connection = &mut server.connect();
+    for key in keys(&tokens) {
+        let _: () = ask(connection, cmd("HSET").arg(key).arg(plain(0)).arg(""));
+    }
+    wait_until("the next pass", || held(&words, &tokens)[0] == 2);
+    for key in keys(&tokens) {
+        let _: () = ask(connection, cmd("DEL").arg(key));
+    }
+    wait_until("the one after", || held(&words, &tokens)[0] == 0);
+}
