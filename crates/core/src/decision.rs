@@ -54,6 +54,8 @@ pub enum ScheduleError {
     Filtered {
         /// Name of the profile.
         profile: String,
+        /// What the profile handler said of it.
+        said: String,
     },
     /// The profile handler ran nothing or could not make a result (429, no reason).
     #[error("failed to find target endpoint: {0}")]
@@ -98,6 +100,17 @@ impl ScheduleError {
     /// The body of the answer, text.
     pub fn body(&self) -> String {
         format!("inference error: {} - {self}", self.http().code)
+    }
+
+    /// All that is known of the reason, for logs: the body, after what the handler said where a
+    /// profile found nobody.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Filtered { profile, said } => {
+                format!("{said}\nprofile {profile:?}: {}", self.body())
+            }
+            _ => self.body(),
+        }
     }
 }
 
@@ -185,12 +198,18 @@ mod tests {
 
     #[test]
     fn errors_are_answered_as_documented() {
-        let filtered = ScheduleError::Filtered { profile: "decode".into() };
+        let said = "failed to find available decode workers".to_owned();
+        let filtered = ScheduleError::Filtered { profile: "decode".into(), said };
         assert_eq!(
             filtered.body(),
             "inference error: ResourceExhausted - no endpoints available for the given request"
         );
         assert_eq!(filtered.http().drop_reason, Some("rejected-saturated"));
+        assert_eq!(
+            filtered.detail(),
+            "failed to find available decode workers\nprofile \"decode\": inference error: \
+             ResourceExhausted - no endpoints available for the given request"
+        );
         assert_eq!(
             ScheduleError::NoEndpoints.body(),
             "inference error: ServiceUnavailable - failed to find endpoint candidates for serving \

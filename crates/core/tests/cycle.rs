@@ -144,7 +144,7 @@ schedulingProfiles:
     let nobody = with_subset(&[]).0.unwrap_err();
     assert_eq!(nobody, ScheduleError::NoEndpoints);
     let filtered = with_subset(&[1]).0.unwrap_err();
-    assert_eq!(filtered, ScheduleError::Filtered { profile: "p".into() });
+    assert!(matches!(filtered, ScheduleError::Filtered { profile, .. } if profile == "p"));
 }
 
 #[test]
@@ -285,10 +285,10 @@ fn the_handler_drives_the_profiles() {
     assert!(scratch.decision.profiles[0].failed);
 
     let (error, _) = two_profiles("all", &["decode"]);
-    assert_eq!(error, Err(ScheduleError::Filtered { profile: "y".into() }));
+    assert!(matches!(error, Err(ScheduleError::Filtered { profile, .. }) if profile == "y"));
     // Of several the first by name.
     let (error, _) = two_profiles("all", &["encode"]);
-    assert_eq!(error, Err(ScheduleError::Filtered { profile: "y".into() }));
+    assert!(matches!(error, Err(ScheduleError::Filtered { profile, .. }) if profile == "y"));
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::prefix::found::Found;
 /// The type `prefix-cache-affinity-filter`.
 pub const TYPE: PluginType = PluginType::new("prefix-cache-affinity-filter", build);
 
+/// Times are estimated from the tokens in flight.
+const PREFILL_THROUGHPUT: &str = "prefillThroughput";
+
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Parameters {
@@ -47,7 +50,7 @@ impl Default for Parameters {
             affinity_threshold: 0.80,
             exploration_probability: 0.0,
             max_ttft_penalty_ms: 18_000.0,
-            ttft_source: String::new(),
+            ttft_source: PREFILL_THROUGHPUT.into(),
             peak_prefill_throughput: 15_928.0,
             prefix_match_info_producer_name: String::new(),
             latency_prediction_info_producer_name: String::new(),
@@ -85,7 +88,7 @@ impl Parameters {
     /// Checks the ranges; answers whether times come from the latency predictor.
     fn check(&self) -> Result<bool, BuildError> {
         let predicts = match self.ttft_source.as_str() {
-            "" | "prefillThroughput" => false,
+            PREFILL_THROUGHPUT => false,
             "latencyPredictor" => true,
             other => {
                 let message =
@@ -320,6 +323,7 @@ mod tests {
             ("{explorationProbability: 1.1}", "explorationProbability"),
             ("{maxTTFTPenaltyMs: -1}", "maxTTFTPenaltyMs"),
             ("{ttftSource: guess}", "ttftSource"),
+            ("{ttftSource: ''}", "ttftSource"),
             ("{peakPrefillThroughput: -1}", "peakPrefillThroughput"),
             ("{peakPrefillThroughput: 0}", "peakPrefillThroughput"),
             ("{affinity: 0.5}", "affinity"),

@@ -38,7 +38,7 @@ impl ProfileHandler for SingleProfileHandler {
         match decision.profiles.as_slice() {
             [only] if only.ran && !only.targets.is_empty() => Ok(Primary::from(0)),
             [only] => Err(ScheduleError::Handler(format!(
-                "single profile handler: profile {} has no target",
+                "failed to run scheduler profile '{}'",
                 only.name
             ))),
             several => Err(ScheduleError::Handler(format!(

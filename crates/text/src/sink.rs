@@ -27,8 +27,8 @@ impl Modality {
 pub struct Media {
     /// What it is.
     pub modality: Modality,
-    /// xxh64 (seed 0) of the URL, or of the data of an audio part, as written in the body after
-    /// unescaping.
+    /// xxh64 (seed 0) of the URL, or of the data and the format of an audio part one after the
+    /// other, as written in the body after unescaping.
     pub digest: u64,
     /// Tokens it is estimated to take, at least 1.
     pub tokens: u32,

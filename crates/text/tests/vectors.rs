@@ -5,6 +5,7 @@ use inlane_text::{
     Sink, TokenCollector, VideoEstimate, chain, seed,
 };
 use std::num::NonZeroU32;
+use xxhash_rust::xxh64::xxh64;
 
 fn tokens(size: u32) -> BlockSize {
     BlockSize::Tokens(NonZeroU32::new(size).expect("not zero"))
@@ -99,6 +100,8 @@ fn media_estimates() {
     );
     let lengths: Vec<u32> = chat.prompts()[0].features.iter().map(|f| f.length).collect();
     assert_eq!(lengths, [4500, 3, 1]);
+    let digests: Vec<u64> = chat.prompts()[0].features.iter().map(|f| f.hash).collect();
+    assert_eq!(digests, [xxh64(b"v", 0), xxh64(b"abcdefwav", 0), xxh64(b"x", 0)]);
 
     let mut scanner = Scanner::new(Api::ChatCompletions, Limits::default(), TokenCollector::new());
     let video = VideoEstimate { seconds: 0.5, ..Default::default() };

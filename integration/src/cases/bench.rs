@@ -25,6 +25,7 @@ pub(super) struct Bench<'a> {
 pub(super) struct Instance {
     pub(super) name: String,
     type_name: String,
+    pub(super) params: Params,
     pub(super) roles: Roles,
     pub(super) data: DataUse,
 }
@@ -78,6 +79,7 @@ impl<'a> Bench<'a> {
         self.instances.push(Instance {
             name: name.into(),
             type_name: type_name.into(),
+            params: params.clone(),
             roles,
             data,
         });

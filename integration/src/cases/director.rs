@@ -30,9 +30,7 @@ pub(super) fn director(
     let config = case.config.clone().unwrap_or_else(|| config_of(case, registry));
     let mut proxy = Proxy::new(&config, registry, &pool)?;
     let mut request = LiveRequest::new(&case.request);
-    if proxy.tokenizes() {
-        request.tokenize()?;
-    }
+    proxy.tokenize(&mut request)?;
     let answer = serve(&mut proxy, &mut request, &pool)?;
 
     let expect = &case.expect;

@@ -208,6 +208,34 @@ pub fn run(text: &str, registry: &Registry) -> Result<Report, String> {
     Ok(Report { outcomes: outcomes.collect() })
 }
 
+/// Where a case describes requests and endpoints, `null` is the same as absence. Bodies are left as
+/// they are, and so are parameters and expectations.
+fn forget_nulls(case: &mut Value) {
+    fn forget(given: &mut Value) {
+        match given {
+            Value::Object(fields) => {
+                fields.retain(|_, value| !value.is_null());
+                let fields = fields.iter_mut();
+                let described = fields.filter(|(name, _)| *name != "chat" && *name != "completion");
+                described.for_each(|(_, value)| forget(value));
+            }
+            Value::Array(items) => items.iter_mut().for_each(forget),
+            _ => {}
+        }
+    }
+    fn forget_in(holder: &mut Value) {
+        if let Some(fields) = holder.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        for name in ["request", "requests", "endpoints"] {
+            holder.get_mut(name).into_iter().for_each(forget);
+        }
+    }
+    forget_in(case);
+    let steps = case.get_mut("steps").and_then(Value::as_array_mut);
+    steps.into_iter().flatten().for_each(forget_in);
+}
+
 /// Runs one case.
 pub fn run_case(case: &Value, registry: &Registry) -> Outcome {
     let kind = case["kind"].as_str().unwrap_or_default();
@@ -228,6 +256,8 @@ pub fn run_case(case: &Value, registry: &Registry) -> Outcome {
         "predicted_latency" => latency::predicted_latency,
         _ => return Outcome::Skipped(format!("kind '{kind}'")),
     };
+    let mut case = case.clone();
+    forget_nulls(&mut case);
     let case = match serde_path_to_error::deserialize::<_, Case>(case) {
         Ok(case) => case,
         Err(error) => return Outcome::Failed(vec![format!("unreadable: {error}")]),

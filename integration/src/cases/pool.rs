@@ -207,8 +207,9 @@ fn fill_rare(attributes: &AttributesSpec, schema: &Schema, columns: &mut Columns
     }
     for scalar in &attributes.scalars {
         let producer = scalar.producer.as_deref().unwrap_or(SCALAR_PRODUCER);
+        // At the reference the key without a producer is one of its own.
         let of_name = |key: &inlane_core::registry::DataKey| {
-            key.name == scalar.name && (key.producer == producer || key.producer.is_empty())
+            key.name == scalar.name && key.producer == producer
         };
         let cols: Vec<_> =
             schema.keys::<Scalar>().filter(|(key, _)| of_name(key)).map(|(_, col)| col).collect();

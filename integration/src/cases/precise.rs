@@ -26,7 +26,7 @@ pub(super) fn precise_score(case: &Case, _: &Registry, checks: &mut Checks) -> R
     }
     let pods: BTreeSet<&str> = index.values().flatten().map(|(pod, _)| pod.as_str()).collect();
     let pods: Vec<&str> = pods.into_iter().collect();
-    let weights = weights(&case.weights)?;
+    let weights = weights(case)?;
 
     let mut walk = Walk::default();
     walk.begin(pods.len());
@@ -74,22 +74,27 @@ fn name(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Weights as an object, or as a list of names with weights; absent = the default ones.
-fn weights(given: &Value) -> Result<TierWeights, String> {
+/// Weights as an object or as the list of `kvCacheBackendConfigs`, in the case itself or among the
+/// parameters of its plugin; nowhere = the default ones.
+fn weights(case: &Case) -> Result<TierWeights, String> {
+    let parameters = case.plugin.as_ref().and_then(|plugin| plugin.parameters.as_ref());
+    let configured = parameters.map(|p| &p["indexerConfig"]["kvCacheBackendConfigs"]);
+    let places = [Some(&case.weights), Some(&case.backends), configured];
+    let given = places.into_iter().flatten().find(|weights| !weights.is_null());
     let number = |tier: &str, weight: &Value| {
         let weight = weight.as_f64().ok_or_else(|| format!("weights.{tier}: expected a number"))?;
         Ok::<_, String>((tier.to_owned(), weight))
     };
     match given {
-        Value::Null => Ok(TierWeights::default()),
-        Value::Object(weights) => {
+        None => Ok(TierWeights::default()),
+        Some(Value::Object(weights)) => {
             let weights = weights.iter().map(|(tier, weight)| number(tier, weight));
             Ok(TierWeights::new(weights.collect::<Result<Vec<_>, _>>()?))
         }
-        Value::Array(list) => {
+        Some(Value::Array(list)) => {
             let weights = list.iter().map(|entry| number(&name(&entry["name"]), &entry["weight"]));
             Ok(TierWeights::new(weights.collect::<Result<Vec<_>, _>>()?))
         }
-        other => Err(format!("weights: expected an object or a list, found {other}")),
+        Some(other) => Err(format!("weights: expected an object or a list, found {other}")),
     }
 }

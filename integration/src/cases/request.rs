@@ -44,11 +44,12 @@ impl LiveRequest {
         &self.spec.request_id
     }
 
-    /// Reads the tokens of a body that has not been tokenized yet, as the token producer would.
-    pub(super) fn tokenize(&mut self) -> Result<(), String> {
+    /// Reads the tokens of a body that has not been tokenized yet, as a token producer with this
+    /// estimate would.
+    pub(super) fn tokenize(&mut self, estimate: &Estimate) -> Result<(), String> {
         if self.prompts.is_empty() {
             self.text_bytes = self.spec.completion.as_ref().and_then(Value::as_str).map(bytes);
-            self.prompts = scan(&self.spec, &Estimate::default())?;
+            self.prompts = scan(&self.spec, estimate)?;
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use inlane_core::decision::ScheduleError;
 use inlane_core::endpoint::{Endpoint, EndpointIx};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::{Producing, RequestFacts};
-use inlane_core::registry::{KeptState, Registry};
+use inlane_core::registry::{KeptState, Registry, TOKENIZED_PROMPT};
 use inlane_core::snapshot::ConfigDocument;
+use inlane_plugins::token_producer;
 use serde_json::{Value, json};
 
 use super::answer::Sent;
@@ -161,12 +162,16 @@ impl Proxy {
         hosts.collect::<Vec<_>>().join(",")
     }
 
-    /// Whether the configuration has a token producer, so that bodies are tokenized.
-    pub(super) fn tokenizes(&self) -> bool {
+    /// Tokenizes a body where the configuration has a token producer.
+    pub(super) fn tokenize(&self, request: &mut LiveRequest) -> Result<(), String> {
         let config = self.plan.config();
-        config.producers.iter().filter_map(|&ix| config.plugin(ix)).any(|p| {
-            p.data.produces.iter().any(|key| key.name == inlane_core::registry::TOKENIZED_PROMPT)
-        })
+        let mut producers = config.producers.iter().filter_map(|&ix| config.plugin(ix));
+        let tokenizes =
+            producers.any(|p| p.data.produces.iter().any(|k| k.name == TOKENIZED_PROMPT));
+        if !tokenizes {
+            return Ok(());
+        }
+        request.tokenize(&token_producer::estimate(config))
     }
 
     fn check(&self, expect: &Value, pool: &Pool, request: &LiveRequest, checks: &mut Checks) {
@@ -209,12 +214,16 @@ pub(super) fn schedule(
                      checks: &mut Checks| {
         proxy.now_ms += wait_ms;
         let mut request = LiveRequest::new(spec);
-        if case.run_producers && proxy.tokenizes() {
-            request.tokenize()?;
+        if case.run_producers {
+            proxy.tokenize(&mut request)?;
         }
         let candidates = pool.candidates(ids)?;
         let path = if case.run_producers { Path::Producers } else { Path::Given };
-        let outcome = proxy.serve(&mut request, &pool, &candidates, path);
+        // Whether there was nobody from the start is the director's question, not the scheduler's.
+        let outcome = proxy.serve(&mut request, &pool, &candidates, path).map_err(|e| match e {
+            ScheduleError::NoEndpoints => filtered(),
+            other => other,
+        });
         match (outcome, expect.get("error").filter(|e| !e.is_null())) {
             (Ok(_), None) => proxy.check(expect, &pool, &request, checks),
             (Ok(_), Some(error)) => {
@@ -239,6 +248,14 @@ pub(super) fn schedule(
         serve(wait_ms, &step.request, step.endpoints.as_deref(), &step.expect, checks)?;
     }
     Ok(())
+}
+
+/// What the reference's scheduler says when nobody is left.
+fn filtered() -> ScheduleError {
+    ScheduleError::Filtered {
+        profile: String::new(),
+        said: "failed to run scheduler profile".into(),
+    }
 }
 
 /// Lets plugins that rate endpoints read what they keep, each in its producer half. A producer that
@@ -273,9 +290,9 @@ fn check_error(expected: &Value, error: &ScheduleError, checks: &mut Checks) {
         checks.equal("error.drop_reason", reason, &got);
     }
     if let Some(part) = expected["message_contains"].as_str() {
-        let body = error.body();
-        if !body.contains(part) {
-            checks.problem(format!("error.message: expected '{part}' in '{body}'"));
+        let detail = error.detail();
+        if !detail.contains(part) {
+            checks.problem(format!("error.message: expected '{part}' in '{detail}'"));
         }
     }
 }

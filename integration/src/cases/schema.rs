@@ -30,7 +30,16 @@ pub(super) struct Case {
     /// Block keys of a prompt, in order.
     pub(super) keys: Vec<Value>,
     /// Weights of tiers.
+    #[serde(alias = "tier_weights", alias = "tierWeights")]
     pub(super) weights: Value,
+    /// The same, under the name that the configuration has for them.
+    #[serde(
+        rename = "kvCacheBackendConfigs",
+        alias = "backends",
+        alias = "backend_configs",
+        alias = "kv_cache_backend_configs"
+    )]
+    pub(super) backends: Value,
     pub(super) expect: Value,
 }
 

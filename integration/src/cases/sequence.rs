@@ -11,6 +11,7 @@ use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, LoadSource, Producing, Settled, Tickets};
 use inlane_core::registry::{Registry, TOKENIZED_PROMPT};
 use inlane_core::state::CycleState;
+use inlane_plugins::token_producer;
 use serde_json::{Value, json};
 
 use super::answer::Sent;
@@ -192,7 +193,7 @@ impl<'a> Sequence<'a> {
     ) -> Result<(), String> {
         let instance = &self.bench.instances[plugin];
         if instance.data.produces.iter().any(|key| key.name == TOKENIZED_PROMPT) {
-            ongoing.request.tokenize()?;
+            ongoing.request.tokenize(&token_producer::estimate_of(&instance.params))?;
         }
         let candidates = self.pool.candidates(step.endpoints.as_deref())?;
         let tickets = self.enroll(plugin, ongoing, &candidates)?;

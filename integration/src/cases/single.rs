@@ -1,12 +1,14 @@
-//! Cases about one plugin: filter, scorer, picker, config.
+//! Cases about one plugin: filter, scorer, picker, admitter, config.
 
 use std::collections::BTreeMap;
 
+use inlane_core::columns::Columns;
 use inlane_core::decision::Rejection;
 use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::{Candidates, Cycle, Filter, Scorer};
+use inlane_core::plugin::{Candidates, Cycle, Filter, Roles, Scorer, Settled};
 use inlane_core::registry::Registry;
 use inlane_core::rng::Rng;
+use inlane_core::state::CycleState;
 use serde_json::{Value, json};
 
 use super::bench::Bench;
@@ -29,38 +31,63 @@ pub(super) fn config(case: &Case, registry: &Registry, checks: &mut Checks) -> R
     Ok(())
 }
 
-pub(super) fn filter(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
-    let (bench, pool, plugin) = set_up(case, registry)?;
-    let roles = &bench.instances[plugin].roles;
-    let filter = roles.filter.as_deref().ok_or("the plugin is no filter")?;
-    let request = LiveRequest::new(&case.request);
-    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
-    let settled = bench.settled(&pool.endpoints);
-    let peer = pool.peer(&case.request)?;
-    let run = |seed| {
-        request.with(|request| {
-            let endpoints = &*pool.endpoints;
-            let (columns, state) = (&columns, &state);
-            let cx = Cycle {
-                request,
-                endpoints,
-                columns,
-                state,
-                settled: &settled,
-                peer,
-                now_ms: 1,
-                seed,
-            };
-            run_filter(filter, &cx, pool.candidates(None)?)
+/// One plugin, its endpoints, and what a decision would show it.
+struct Alone<'a> {
+    bench: Bench<'a>,
+    plugin: usize,
+    pool: Pool,
+    columns: Columns,
+    state: CycleState,
+    settled: Settled,
+    peer: Option<EndpointIx>,
+    request: LiveRequest,
+}
+
+impl<'a> Alone<'a> {
+    /// The plugin of a case, after those that it lists beside it.
+    fn new(case: &Case, registry: &'a Registry, pool: Pool) -> Result<Self, String> {
+        let mut bench = Bench::new(registry);
+        for spec in &case.plugins {
+            bench.build(spec)?;
+        }
+        let plugin = bench.build(case.plugin()?)?;
+        Ok(Self {
+            plugin,
+            columns: pool.columns(&bench.schema),
+            state: bench.schema.states.instantiate(),
+            settled: bench.settled(&pool.endpoints),
+            peer: pool.peer(&case.request)?,
+            request: LiveRequest::new(&case.request),
+            bench,
+            pool,
         })
-    };
+    }
+
+    fn roles(&self) -> &Roles {
+        &self.bench.instances[self.plugin].roles
+    }
+
+    /// Shows the plugin one decision; `trial` sets the dice.
+    fn decide<R>(&self, trial: u64, call: impl FnOnce(&Cycle<'_>) -> R) -> R {
+        let Self { pool, columns, state, settled, peer, .. } = self;
+        let (endpoints, peer, seed) = (&*pool.endpoints, *peer, seed(trial));
+        self.request.with(|request| {
+            call(&Cycle { request, endpoints, columns, state, settled, peer, now_ms: 1, seed })
+        })
+    }
+}
+
+pub(super) fn filter(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
+    let alone = Alone::new(case, registry, Pool::new(&case.endpoints)?)?;
+    let filter = alone.roles().filter.as_deref().ok_or("the plugin is no filter")?;
+    let candidates = alone.pool.candidates(None)?;
+    let run = |trial| alone.decide(trial, |cx| run_filter(filter, cx, candidates.clone()));
     if case.trials == 0 {
-        check_kept(checks, &pool, &case.expect, &run(seed(0))?)?;
-        return Ok(());
+        return check_kept(checks, &alone.pool, &case.expect, &run(0)?);
     }
     let mut outcomes = BTreeMap::new();
     for trial in 0..case.trials {
-        let mut kept = pool.names(&run(seed(trial))?);
+        let mut kept = alone.pool.names(&run(trial)?);
         kept.sort_unstable();
         *outcomes.entry(kept.join(",")).or_default() += 1;
     }
@@ -115,27 +142,10 @@ pub(super) fn check_kept(
 }
 
 pub(super) fn scorer(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
-    let (bench, pool, plugin) = set_up(case, registry)?;
-    let roles = &bench.instances[plugin].roles;
-    let scorer = roles.scorer.as_deref().ok_or("the plugin is no scorer")?;
-    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
-    let settled = bench.settled(&pool.endpoints);
-    let peer = pool.peer(&case.request)?;
-    let scores = LiveRequest::new(&case.request).with(|request| {
-        let endpoints = &*pool.endpoints;
-        let (columns, state) = (&columns, &state);
-        let cx = Cycle {
-            request,
-            endpoints,
-            columns,
-            state,
-            settled: &settled,
-            peer,
-            now_ms: 1,
-            seed: seed(0),
-        };
-        run_scorer(scorer, &cx, &pool, &pool.candidates(None)?)
-    })?;
+    let alone = Alone::new(case, registry, Pool::new(&case.endpoints)?)?;
+    let scorer = alone.roles().scorer.as_deref().ok_or("the plugin is no scorer")?;
+    let candidates = alone.pool.candidates(None)?;
+    let scores = alone.decide(0, |cx| run_scorer(scorer, cx, &alone.pool, &candidates))?;
     check_scores(checks, &case.expect, &scores);
     Ok(())
 }
@@ -163,38 +173,19 @@ pub(super) fn check_scores(checks: &mut Checks, expect: &Value, scores: &BTreeMa
 }
 
 pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
-    let mut bench = Bench::new(registry);
-    let plugin = bench.build(case.plugin()?)?;
-    let roles = &bench.instances[plugin].roles;
-    let picker = roles.picker.as_deref().ok_or("the plugin is no picker")?;
-    let pool = Pool::named(case.scored.keys())?;
-    let candidates = pool.candidates(None)?;
-    let totals: Vec<f64> = candidates.iter().map(|&ix| case.scored[pool.name(ix)]).collect();
-    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
-    let settled = bench.settled(&pool.endpoints);
-    let peer = pool.peer(&case.request)?;
+    let alone = Alone::new(case, registry, Pool::named(case.scored.keys())?)?;
+    let picker = alone.roles().picker.as_deref().ok_or("the plugin is no picker")?;
+    let candidates = alone.pool.candidates(None)?;
+    let totals: Vec<f64> = candidates.iter().map(|&ix| case.scored[alone.pool.name(ix)]).collect();
 
     let (mut first, mut included, mut orders) =
         <(BTreeMap<_, _>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
     let trials = case.trials.max(1);
     for trial in 0..trials {
         let mut targets = Vec::new();
-        LiveRequest::new(&case.request).with(|request| {
-            let endpoints = &*pool.endpoints;
-            let (columns, state) = (&columns, &state);
-            let cx = Cycle {
-                request,
-                endpoints,
-                columns,
-                state,
-                settled: &settled,
-                peer,
-                now_ms: 1,
-                seed: seed(trial),
-            };
-            picker.pick(&cx, &candidates, &totals, &mut targets).map_err(|e| e.to_string())
-        })?;
-        let names = pool.names(&targets);
+        let picked = alone.decide(trial, |cx| picker.pick(cx, &candidates, &totals, &mut targets));
+        picked.map_err(|e| e.to_string())?;
+        let names = alone.pool.names(&targets);
         if let Some(count) = case.expect["count"].as_u64().filter(|&n| n != names.len() as u64) {
             checks.problem(format!("count: expected {count}, got {}", names.len()));
             return Ok(());
@@ -214,45 +205,18 @@ pub(super) fn picker(case: &Case, registry: &Registry, checks: &mut Checks) -> R
 }
 
 pub(super) fn admit(case: &Case, registry: &Registry, checks: &mut Checks) -> Result<(), String> {
-    let (bench, pool, plugin) = set_up(case, registry)?;
-    let roles = &bench.instances[plugin].roles;
-    let admitter = roles.admitter.as_deref().ok_or("the plugin is no admitter")?;
-    let (columns, state) = (pool.columns(&bench.schema), bench.schema.states.instantiate());
-    let settled = bench.settled(&pool.endpoints);
-    let (peer, candidates) = (pool.peer(&case.request)?, pool.candidates(None)?);
+    let alone = Alone::new(case, registry, Pool::new(&case.endpoints)?)?;
+    let admitter = alone.roles().admitter.as_deref().ok_or("the plugin is no admitter")?;
+    let candidates = alone.pool.candidates(None)?;
     let trials = case.trials.max(1);
     let mut admitted = 0;
     for trial in 0..trials {
-        let denied = LiveRequest::new(&case.request).with(|request| {
-            let endpoints = &*pool.endpoints;
-            let (columns, state) = (&columns, &state);
-            let cx = Cycle {
-                request,
-                endpoints,
-                columns,
-                state,
-                settled: &settled,
-                peer,
-                now_ms: 1,
-                seed: seed(trial),
-            };
-            admitter.admit(&cx, &candidates).map_err(|e| e.to_string())
-        })?;
-        admitted += u64::from(denied.is_none());
+        let denied = alone.decide(trial, |cx| admitter.admit(cx, &candidates));
+        admitted += u64::from(denied.map_err(|e| e.to_string())?.is_none());
     }
     if let Some(expected) = case.expect["admit_rate"].as_f64() {
         let rate = admitted as f64 / trials as f64;
         checks.close("admit_rate", expected, rate, check::likely(&case.expect));
     }
     Ok(())
-}
-
-/// The plugin of a case, after those that it lists beside it, and its endpoints.
-fn set_up<'a>(case: &Case, registry: &'a Registry) -> Result<(Bench<'a>, Pool, usize), String> {
-    let mut bench = Bench::new(registry);
-    for spec in &case.plugins {
-        bench.build(spec)?;
-    }
-    let plugin = bench.build(case.plugin()?)?;
-    Ok((bench, Pool::new(&case.endpoints)?, plugin))
 }

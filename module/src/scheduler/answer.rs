@@ -126,7 +126,8 @@ mod tests {
     fn schedule_errors_have_their_answers() {
         let empty = Answer::from(&ScheduleError::NoEndpoints);
         assert_eq!((empty.status, empty.reason), (503, Some("rejected-no-endpoints")));
-        let filtered = Answer::from(&ScheduleError::Filtered { profile: "p".into() });
+        let filtered =
+            Answer::from(&ScheduleError::Filtered { profile: "p".into(), said: "no".into() });
         assert_eq!((filtered.status, filtered.reason), (429, Some("rejected-saturated")));
         assert_eq!(
             filtered.body(),

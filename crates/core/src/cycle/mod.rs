@@ -216,7 +216,13 @@ impl Plan {
             let profiles = self.config.profiles.iter().zip(&decision.profiles);
             let filtered = profiles.filter(|(_, run)| run.failed).map(|(p, _)| &p.name).min();
             match filtered {
-                Some(profile) => ScheduleError::Filtered { profile: profile.clone() },
+                Some(profile) => ScheduleError::Filtered {
+                    profile: profile.clone(),
+                    said: match error {
+                        ScheduleError::Handler(said) => said,
+                        other => other.to_string(),
+                    },
+                },
                 None => error,
             }
         })

@@ -78,7 +78,8 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
 
 /// Remembers per endpoint the items of the requests it was sent, least recently sent ones going
 /// first, and says how many of a request's items are among them (llm-d-router
-/// `mm-embeddings-cache-producer`). An item counts once per request, and has the size 1.
+/// `mm-embeddings-cache-producer`). An item counts once per request, and has the size
+/// 1; one without a hash does not count.
 #[derive(Debug)]
 struct MmEmbeddingsCacheProducer {
     /// Items remembered per endpoint.
@@ -178,7 +179,7 @@ impl DataProducer for MmEmbeddingsCacheProducer {
         };
         state.clear();
         let Items { items, hashes, counts } = state;
-        let media = cx.request.media.iter();
+        let media = cx.request.media.iter().filter(|m| !m.hash.is_empty());
         items.extend(media.map(|m| (xxh64(m.hash.as_bytes(), 0), modality(m.modality))));
         items.sort_unstable();
         items.dedup_by_key(|(hash, _)| *hash);
@@ -326,6 +327,9 @@ mod tests {
         let mut world = World::new(1);
         let built = world.build(NAME, "").unwrap();
         assert_eq!(matches(&mut world, &built, &[]), [None]);
+        // What has no hash cannot be found again.
+        assert_eq!(matches(&mut world, &built, &[""]), [None]);
+        assert_eq!(matches(&mut world, &built, &["", "x"]), [Some((0, 1))]);
         assert!(world.choose(&built, &Request::default(), &[("default", 0)]).is_empty());
     }
 

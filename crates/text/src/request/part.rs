@@ -101,6 +101,7 @@ pub(crate) struct Part {
     image: Digest,
     image_size: DataUrl,
     audio: Digest,
+    audio_format: KeyBuffer,
     audio_format_bytes: u64,
     video: Digest,
 }
@@ -117,6 +118,7 @@ impl Part {
             image: Digest::new(),
             image_size: DataUrl::new(),
             audio: Digest::new(),
+            audio_format: KeyBuffer::default(),
             audio_format_bytes: 0,
             video: Digest::new(),
         }
@@ -166,7 +168,7 @@ impl Part {
                 self.wrong.set(AUDIO_DATA, 0, no_string);
             }
             Slot::AudioFormat => {
-                self.audio_format_bytes = 0;
+                self.reset_audio_format();
                 self.wrong.set(AUDIO_FORMAT, 0, no_string);
             }
             Slot::Video => {
@@ -190,7 +192,10 @@ impl Part {
                 self.image_size.push(piece);
             }
             Slot::AudioData => self.audio.push(piece),
-            Slot::AudioFormat => self.audio_format_bytes += piece.len() as u64,
+            Slot::AudioFormat => {
+                self.audio_format.push(piece);
+                self.audio_format_bytes += piece.len() as u64;
+            }
             Slot::VideoUrl => self.video.push(piece),
             _ => {}
         }
@@ -233,7 +238,7 @@ impl Part {
         let PartType::Media(modality) = self.part_type() else {
             return None;
         };
-        let (digest, tokens) = match modality {
+        let (source, tokens) = match modality {
             Modality::Audio => {
                 let bytes = self.audio.bytes + self.audio_format_bytes;
                 (&self.audio, u32::try_from(bytes.div_ceil(4)).unwrap_or(u32::MAX))
@@ -241,12 +246,16 @@ impl Part {
             Modality::Image => (&self.image, rules.image.tokens(self.image_size.size())),
             Modality::Video => (&self.video, rules.video_tokens),
         };
-        if digest.bytes == 0 {
+        if source.bytes == 0 {
             return None;
         }
+        let digest = match modality {
+            Modality::Audio => self.audio_digest(),
+            Modality::Image | Modality::Video => source.hash.digest(),
+        };
         let tokens = tokens.min(*budget).max(1);
         *budget = budget.saturating_sub(tokens);
-        Some(Media { modality, digest: digest.hash.digest(), tokens })
+        Some(Media { modality, digest, tokens })
     }
 
     fn reset_image(&mut self) {
@@ -256,8 +265,21 @@ impl Part {
         }
     }
 
+    /// The digest of the data and its format, in this order whatever the body's. A format longer
+    /// than any engine knows is left out.
+    fn audio_digest(&self) -> u64 {
+        let mut hash = self.audio.hash.clone();
+        hash.update(self.audio_format.get());
+        hash.digest()
+    }
+
     fn reset_audio(&mut self) {
         self.audio.reset();
+        self.reset_audio_format();
+    }
+
+    fn reset_audio_format(&mut self) {
+        self.audio_format.clear();
         self.audio_format_bytes = 0;
     }
 }

@@ -163,7 +163,11 @@ fn chat(body: &Value) -> Option<Packed> {
                 "image_url" => packed.media(Modality::Image, image, image_tokens(image)),
                 "input_audio" => {
                     let tokens = (data.len() + format.len()).div_ceil(4) as u32;
-                    packed.media(Modality::Audio, data, tokens);
+                    // Formats longer than this are left out.
+                    let format = if format.len() > 24 { "" } else { format };
+                    let content = format!("{data}{format}");
+                    let heard = if data.is_empty() { "" } else { &content };
+                    packed.media(Modality::Audio, heard, tokens);
                 }
                 "video_url" => packed.media(Modality::Video, video, 4500),
                 _ => {}
