@@ -1,16 +1,14 @@
 //! `cel-filter`: keeps endpoints for which an expression of the user's own is true.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use inlane_core::decision::PluginError;
-use inlane_core::exposition::Exposition;
-use inlane_core::plugin::{Candidates, Collector, Cycle, Filter, Roles};
+use inlane_core::plugin::{Candidates, Cycle, Filter, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 use crate::cel::decision::{Candidate, Columns, Declare, Field, Producers};
-use crate::cel::{Kind, Program, Value};
+use crate::cel::{Errors, Kind, Program, Value};
 
 /// The type `cel-filter`.
 pub const TYPE: PluginType = PluginType::new("cel-filter", build);
@@ -41,7 +39,7 @@ enum Verdict {
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let parameters: Parameters = params.decode()?;
-    let name = build.name().to_owned();
+    let errors = Arc::new(Errors::of(TYPE.name, build.name()));
     let producers = Producers {
         prefix: parameters.prefix_match_info_producer_name,
         in_flight: parameters.in_flight_load_producer_name,
@@ -53,26 +51,24 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     if program.kind().is_some_and(|kind| kind != Kind::Bool) {
         return Err(BuildError::field("expression", "must be true or false"));
     }
-    let filter = Arc::new(CelFilter {
-        name,
+    let filter = CelFilter {
         program,
         columns: names.columns,
         on_error: parameters.on_error,
         fallback_on_empty: parameters.fallback_on_empty,
-        errors: AtomicU64::new(0),
-    });
-    Ok(Roles::default().filter(Arc::<CelFilter>::clone(&filter)).collector(filter))
+        errors: Arc::clone(&errors),
+    };
+    Ok(Roles::default().filter(Arc::new(filter)).collector(errors))
 }
 
 /// Keeps an endpoint iff the expression is true for it.
 #[derive(Debug)]
 struct CelFilter {
-    name: String,
     program: Program<Field>,
     columns: Columns,
     on_error: Verdict,
     fallback_on_empty: bool,
-    errors: AtomicU64,
+    errors: Arc<Errors>,
 }
 
 impl Filter for CelFilter {
@@ -97,21 +93,8 @@ impl Filter for CelFilter {
                 verdict
             })
         });
-        if errors > 0 {
-            self.errors.fetch_add(errors, Relaxed);
-        }
+        self.errors.add(errors);
         Ok(())
-    }
-}
-
-impl Collector for CelFilter {
-    fn collect(&self, page: &mut Exposition) {
-        page.counter(
-            "inlane_cel_errors_total",
-            "Evaluations of an expression that had no answer.",
-            &[("plugin_type", TYPE.name), ("plugin_name", &self.name)],
-            self.errors.load(Relaxed) as f64,
-        );
     }
 }
 

@@ -1,17 +1,15 @@
 //! `cel-scorer`: rates endpoints by an expression of the user's own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
-use inlane_core::exposition::Exposition;
-use inlane_core::plugin::{Category, Collector, Cycle, Roles, Scorer};
+use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
 use inlane_core::registry::{Build, BuildError, Params, PluginType};
 use serde::Deserialize;
 
 use crate::cel::decision::{Candidate, Columns, Declare, Field, Producers};
-use crate::cel::{Kind, Program, Value};
+use crate::cel::{Errors, Kind, Program, Value};
 
 /// The type `cel-scorer`.
 pub const TYPE: PluginType = PluginType::new("cel-scorer", build);
@@ -43,7 +41,7 @@ enum Normalize {
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let parameters: Parameters = params.decode()?;
-    let name = build.name().to_owned();
+    let errors = Arc::new(Errors::of(TYPE.name, build.name()));
     let producers = Producers {
         prefix: parameters.prefix_match_info_producer_name,
         in_flight: parameters.in_flight_load_producer_name,
@@ -55,25 +53,23 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     if program.kind() == Some(Kind::Text) {
         return Err(BuildError::field("expression", "must be a number, or true or false"));
     }
-    let scorer = Arc::new(CelScorer {
-        name,
+    let scorer = CelScorer {
         program,
         columns: names.columns,
         normalize: parameters.normalize,
-        errors: AtomicU64::new(0),
-    });
-    Ok(Roles::default().scorer(Arc::<CelScorer>::clone(&scorer)).collector(scorer))
+        errors: Arc::clone(&errors),
+    };
+    Ok(Roles::default().scorer(Arc::new(scorer)).collector(errors))
 }
 
 /// The expression's number, true = 1 and false = 0; with `normalize` its place between the least and
 /// the greatest of the candidates, 1 for all when they are equal.
 #[derive(Debug)]
 struct CelScorer {
-    name: String,
     program: Program<Field>,
     columns: Columns,
     normalize: Normalize,
-    errors: AtomicU64,
+    errors: Arc<Errors>,
 }
 
 impl Scorer for CelScorer {
@@ -112,9 +108,7 @@ impl Scorer for CelScorer {
                 }
             }
         }
-        if errors > 0 {
-            self.errors.fetch_add(errors, Relaxed);
-        }
+        self.errors.add(errors);
         // Halves, so that the range of the largest numbers is finite.
         let range = max * 0.5 - min * 0.5;
         let place = |number: f64| match self.normalize {
@@ -125,17 +119,6 @@ impl Scorer for CelScorer {
         };
         out.iter_mut().filter(|out| !out.is_nan()).for_each(|out| *out = place(*out));
         Ok(())
-    }
-}
-
-impl Collector for CelScorer {
-    fn collect(&self, page: &mut Exposition) {
-        page.counter(
-            "inlane_cel_errors_total",
-            "Evaluations of an expression that had no answer.",
-            &[("plugin_type", TYPE.name), ("plugin_name", &self.name)],
-            self.errors.load(Relaxed) as f64,
-        );
     }
 }
 

@@ -12,6 +12,7 @@
 //! Language definition: <https://github.com/cel-expr/cel-spec/blob/master/doc/langdef.md>.
 
 mod compile;
+mod errors;
 mod eval;
 mod number;
 mod value;
@@ -19,6 +20,7 @@ mod value;
 pub(crate) mod decision;
 
 pub(crate) use compile::{Kind, Name, Names, Program};
+pub(crate) use errors::Errors;
 pub(crate) use eval::Facts;
 pub(crate) use value::Value;
 
