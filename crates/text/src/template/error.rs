@@ -105,6 +105,13 @@ pub enum TemplateError {
         /// What is wrong.
         reason: String,
     },
+
+    /// The values that the template made were too large, or too many.
+    #[error("the template made values of more than {limit} bytes")]
+    Values {
+        /// Bytes allowed, from [`Limits`](super::Limits).
+        limit: usize,
+    },
 }
 
 impl TemplateError {

@@ -4,15 +4,16 @@
 #![allow(clippy::needless_pass_by_value)]
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use minijinja_contrib::globals::{cycler, joiner};
 
+use super::charges::{BODY, CHARGED};
 use super::object::BigInt;
 use super::python::{self, Dumps};
-use super::{methods, time};
+use super::{budget, methods, time};
 
 /// The variable under which the time of a render is found.
 pub(super) const NOW: &str = "__now__";
@@ -22,7 +23,7 @@ const INDENT: usize = 1 << 10;
 /// Makes an environment behave as that of `apply_chat_template`.
 pub(super) fn register(env: &mut Environment<'_>) {
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_formatter(|out, _, value| python::str_to(out, value));
+    env.set_formatter(|out, _, value| python::str_to(&mut budget::Charged(out), value));
     env.set_unknown_method_callback(methods::call);
     add_filters(env);
     add_tests(env);
@@ -54,6 +55,8 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 }
 
 fn add_filters(env: &mut Environment<'_>) {
+    env.add_filter(CHARGED, budget::value);
+    env.add_filter(BODY, budget::body);
     env.add_filter("tojson", tojson);
     env.add_filter("string", |value: &Value| python::str(value));
     env.add_filter("upper", |value: &Value| Ok::<_, Error>(text(value)?.to_uppercase()));
@@ -159,7 +162,7 @@ fn margin(width: &Value) -> Result<String, Error> {
 
 fn replace(value: &Value, old: &Value, new: &Value, count: Option<i64>) -> Result<String, Error> {
     let count = count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
-    Ok(text(value)?.replacen(&*text(old)?, &text(new)?, count))
+    methods::replace(&text(value)?, &text(old)?, &text(new)?, count)
 }
 
 fn join(
@@ -171,10 +174,10 @@ fn join(
     let separator = separator.or(named.get("d")?).map_or(Ok(String::new()), |d| python::str(&d))?;
     let attribute: Option<Value> = attribute.or(named.get("attribute")?);
     named.assert_all_used()?;
-    let mut joined = String::new();
+    let mut joined = budget::Text::default();
     for (index, item) in value.try_iter()?.checked().enumerate() {
         if index > 0 {
-            joined.push_str(&separator);
+            joined.write_str(&separator)?;
         }
         let mut item = item?;
         if let Some(attribute) = attribute.as_ref().filter(|attribute| !attribute.is_none()) {
@@ -187,7 +190,7 @@ fn join(
         }
         python::str_to(&mut joined, &item)?;
     }
-    Ok(joined)
+    Ok(joined.0)
 }
 
 fn indent(
@@ -203,17 +206,17 @@ fn indent(
     named.assert_all_used()?;
     // Jinja appends a line end, so that one at the end of the text survives the splitting.
     let text = format!("{}\n", text(value)?);
-    let mut out = String::with_capacity(text.len() * 2);
+    let mut out = budget::Text(String::with_capacity(text.len() * 2));
     for (index, line) in methods::lines(&text, false).into_iter().enumerate() {
         if index > 0 {
-            out.push('\n');
+            out.write_char('\n')?;
         }
         if if index == 0 { first } else { blank || !line.is_empty() } {
-            out.push_str(&width);
+            out.write_str(&width)?;
         }
-        out.push_str(line);
+        out.write_str(line)?;
     }
-    Ok(out)
+    Ok(out.0)
 }
 
 fn default(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {

@@ -3,7 +3,7 @@
 use minijinja::machinery::ast::{Call, CallArg, Expr, ForLoop, Macro, Set, Stmt};
 use minijinja::machinery::parse;
 
-use super::syntax;
+use super::{syntax, tree};
 
 /// The form of the content that a template is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,116 +142,36 @@ fn variable<'a>(expr: &Expr<'a>) -> Option<&'a str> {
 }
 
 impl<'a> Nodes<'a> {
-    fn statements(&mut self, statements: &'a [Stmt<'a>], around: &mut Vec<&'a Macro<'a>>) {
-        for statement in statements {
-            self.statement(statement, around);
-        }
-    }
-
     fn statement(&mut self, statement: &'a Stmt<'a>, around: &mut Vec<&'a Macro<'a>>) {
         match statement {
-            Stmt::Template(template) => self.statements(&template.children, around),
-            Stmt::EmitExpr(emit) => self.expr(&emit.expr),
-            Stmt::ForLoop(each) => {
-                self.loops.push((each, around.clone()));
-                self.expr(&each.iter);
-                self.exprs(each.filter_expr.iter());
-                self.statements(&each.body, around);
-                self.statements(&each.else_body, around);
-            }
-            Stmt::IfCond(cond) => {
-                self.expr(&cond.expr);
-                self.statements(&cond.true_body, around);
-                self.statements(&cond.false_body, around);
-            }
-            Stmt::WithBlock(with) => {
-                self.exprs(with.assignments.iter().map(|(_, value)| value));
-                self.statements(&with.body, around);
-            }
-            Stmt::Set(set) => {
-                self.sets.push(set);
-                self.expr(&set.expr);
-            }
-            Stmt::SetBlock(set) => {
-                self.exprs(set.filter.iter());
-                self.statements(&set.body, around);
-            }
-            Stmt::AutoEscape(block) => self.statements(&block.body, around),
-            Stmt::FilterBlock(block) => {
-                self.expr(&block.filter);
-                self.statements(&block.body, around);
-            }
-            Stmt::Block(block) => self.statements(&block.body, around),
-            Stmt::Macro(called) => {
-                self.macros.push(called);
-                self.exprs(called.defaults.iter());
-                around.push(called);
-                self.statements(&called.body, around);
-                around.pop();
-            }
-            Stmt::CallBlock(block) => {
-                self.call(&block.call);
-                self.statements(&block.macro_decl.body, around);
-            }
-            Stmt::Do(block) => self.call(&block.call),
+            Stmt::ForLoop(each) => self.loops.push((each, around.clone())),
+            Stmt::Set(set) => self.sets.push(set),
+            Stmt::Macro(called) => self.macros.push(called),
+            Stmt::CallBlock(block) => self.calls.push(&block.call),
+            Stmt::Do(block) => self.calls.push(&block.call),
             _ => {}
         }
-    }
-
-    fn call(&mut self, call: &'a Call<'a>) {
-        self.calls.push(call);
-        self.expr(&call.expr);
-        self.args(&call.args);
-    }
-
-    fn args(&mut self, args: &'a [CallArg<'a>]) {
-        self.exprs(args.iter().map(|arg| match arg {
-            CallArg::Pos(value)
-            | CallArg::Kwarg(_, value)
-            | CallArg::PosSplat(value)
-            | CallArg::KwargSplat(value) => value,
-        }));
-    }
-
-    fn exprs(&mut self, exprs: impl Iterator<Item = &'a Expr<'a>>) {
-        for expr in exprs {
+        for expr in tree::exprs(statement) {
             self.expr(expr);
+        }
+        if let Stmt::Macro(called) = statement {
+            around.push(called);
+        }
+        for inner in tree::statements(statement) {
+            self.statement(inner, around);
+        }
+        if let Stmt::Macro(_) = statement {
+            around.pop();
         }
     }
 
-    /// Collects the calls within an expression. The parser bounds its depth.
+    /// Collects the calls within an expression.
     fn expr(&mut self, expr: &'a Expr<'a>) {
-        match expr {
-            Expr::Var(_) | Expr::Const(_) => {}
-            Expr::Slice(slice) => {
-                let bounds = [&slice.start, &slice.stop, &slice.step];
-                self.expr(&slice.expr);
-                self.exprs(bounds.into_iter().flatten());
-            }
-            Expr::UnaryOp(op) => self.expr(&op.expr),
-            Expr::BinOp(op) => self.exprs([&op.left, &op.right].into_iter()),
-            Expr::Compare(compare) => {
-                self.expr(&compare.expr);
-                self.exprs(compare.ops.iter().map(|op| &op.expr));
-            }
-            Expr::IfExpr(cond) => {
-                self.exprs([&cond.test_expr, &cond.true_expr].into_iter());
-                self.exprs(cond.false_expr.iter());
-            }
-            Expr::Filter(filter) => {
-                self.exprs(filter.expr.iter());
-                self.args(&filter.args);
-            }
-            Expr::Test(test) => {
-                self.expr(&test.expr);
-                self.args(&test.args);
-            }
-            Expr::GetAttr(attr) => self.expr(&attr.expr),
-            Expr::GetItem(item) => self.exprs([&item.expr, &item.subscript_expr].into_iter()),
-            Expr::Call(call) => self.call(call),
-            Expr::List(list) => self.exprs(list.items.iter()),
-            Expr::Tuple(tuple) => self.exprs(tuple.items.iter()),
-            Expr::Map(map) => self.exprs(map.keys.iter().chain(&map.values)),
+        if let Expr::Call(call) = expr {
+            self.calls.push(call);
+        }
+        for part in tree::parts(expr) {
+            self.expr(part);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The methods of Python's str, dict and list that templates call.
 
+use std::fmt::Write;
+
 use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::budget;
 use super::object::Method;
 use super::python;
 use super::slice::slice;
@@ -29,7 +32,7 @@ pub(super) const SLICE: &str = "__slice__";
 /// What subscripts with the name of a method are rewritten to.
 pub(super) const ITEM: &str = "__getitem__";
 
-/// Calls a method of a value that brings none of its own.
+/// Calls a method of a value that brings none of its own, and charges what it makes.
 pub(super) fn call(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -37,7 +40,7 @@ pub(super) fn call(
     args: &[Value],
 ) -> Result<Value, Error> {
     if method == SLICE {
-        return slice(value, args);
+        return slice(value, args).and_then(budget::value);
     }
     if let (ITEM, [name]) = (method, args) {
         let member = value.get_item(name)?;
@@ -47,7 +50,15 @@ pub(super) fn call(
         return Ok(method.map_or(member, |method| Method::value(value.clone(), method)));
     }
     let found = match value.kind() {
-        ValueKind::String => text(value.as_str().unwrap_or_default(), method, &Args::new(args))?,
+        ValueKind::String => {
+            let whole = value.as_str().unwrap_or_default();
+            let found = text(whole, method, &Args::new(args))?;
+            if found.as_ref().is_some_and(|found| found.kind() == ValueKind::Seq) {
+                // The pieces of a text, which are as long as the text.
+                budget::charge(whole.len())?;
+            }
+            found
+        }
         ValueKind::Map => dict(value, method, &Args::new(args))?,
         ValueKind::Seq | ValueKind::Iterable => list(value, method, &Args::new(args))?,
         ValueKind::Undefined => {
@@ -56,10 +67,21 @@ pub(super) fn call(
         }
         _ => None,
     };
-    match found {
-        Some(value) => Ok(value),
-        None => unknown_method_callback(state, value, method, args),
+    match (found, method) {
+        // These give what is there already.
+        (Some(found), "copy" | "get") => Ok(found),
+        (Some(found), _) => budget::value(found),
+        (None, _) => unknown_method_callback(state, value, method, args).and_then(budget::value),
     }
+}
+
+/// Python's `str.replace`.
+pub(super) fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String, Error> {
+    if let Some(longer @ 1..) = new.len().checked_sub(old.len()) {
+        let times = text.matches(old).take(count).count();
+        budget::allow(longer.saturating_mul(times).saturating_add(text.len()))?;
+    }
+    Ok(text.replacen(old, new, count))
 }
 
 /// Arguments by place or by name.
@@ -140,20 +162,20 @@ fn text(text: &str, method: &str, args: &Args<'_>) -> Result<Option<Value>, Erro
         }
         "replace" => {
             let (old, new) = (args.text(0, "old")?, args.text(1, "new")?);
-            Value::from(text.replacen(&old, &new, args.count(2, "count")?))
+            Value::from(replace(text, &old, &new, args.count(2, "count")?)?)
         }
         "find" | "index" => found(text, text.find(&args.text(0, "sub")?), method)?,
         "rfind" | "rindex" => found(text, text.rfind(&args.text(0, "sub")?), method)?,
         "count" => Value::from(text.matches(&args.text(0, "sub")?).count()),
         "join" => {
-            let mut joined = String::new();
+            let mut joined = budget::Text::default();
             for (index, item) in args.required(0, "iterable")?.try_iter()?.checked().enumerate() {
                 if index > 0 {
-                    joined.push_str(text);
+                    joined.write_str(text)?;
                 }
-                joined.push_str(&as_text(&item?, "item")?);
+                joined.write_str(&as_text(&item?, "item")?)?;
             }
-            Value::from(joined)
+            Value::from(joined.0)
         }
         "upper" => Value::from(text.to_uppercase()),
         "lower" | "casefold" => Value::from(text.to_lowercase()),

@@ -27,11 +27,15 @@
 //!
 //! # Bounds
 //!
-//! Bodies nest 128 deep. A render takes at most [`Limits::fuel`] steps and writes at most
-//! [`Limits::output`] bytes. Templates are configuration, chosen by who runs the engine: what one
-//! stores in variables is not bounded, so that a template of a request is refused.
+//! Bodies nest 128 deep. A render takes at most [`Limits::fuel`] steps, writes at most
+//! [`Limits::output`] bytes, and makes values of at most [`Limits::values`] bytes in all, which bounds
+//! its memory, and the copying of templates that append each message to one text. Templates are
+//! configuration, chosen by who runs the engine: one may still compare long texts again and again, within
+//! its steps, so that a template of a request is refused.
 
 mod anthropic;
+mod budget;
+mod charges;
 mod chat;
 mod error;
 mod filters;
@@ -51,6 +55,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod time;
+mod tree;
 
 use std::io;
 use std::path::Path;
@@ -94,11 +99,14 @@ pub struct Limits {
     pub fuel: u64,
     /// Bytes of the rendered text.
     pub output: usize,
+    /// Bytes of all values that the template makes and prints, the text included. A few times the
+    /// request's are usual.
+    pub values: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { fuel: 10_000_000, output: 64 << 20 }
+        Limits { fuel: 10_000_000, output: 64 << 20, values: 256 << 20 }
     }
 }
 
@@ -222,13 +230,13 @@ impl ChatTemplate {
             let Some(text) = text else { return Ok(None) };
             // Jinja reads every line end as a line feed.
             let text = text.replace("\r\n", "\n").replace('\r', "\n");
-            let rewritten = syntax::rewrite(&text);
+            let rewritten = charges::add(&syntax::rewrite(&text));
             env.add_template_owned(name, rewritten).map_err(|error| TemplateError::Syntax {
                 name: name.to_owned(),
                 line: error.line().unwrap_or(0),
                 reason: error.detail().unwrap_or("not a template").to_owned(),
             })?;
-            let format = format::detect(&syntax::with_slices(&text));
+            let format = format::detect(&syntax::parsable(&text));
             Ok(Some(Compiled { name, format, developer: text.contains("developer") }))
         };
         let default = compile("default", source.default)?;
@@ -242,10 +250,13 @@ impl ChatTemplate {
         let bytes = Vec::with_capacity(limit.min(length + (1 << 10)));
         let mut out = Bounded { bytes, limit, exceeded: false };
         let template = self.env.get_template(name);
-        let rendered =
-            template.and_then(|template| template.render_captured_to(context, &mut out).map(drop));
+        let render = || {
+            template.and_then(|template| template.render_captured_to(context, &mut out).map(drop))
+        };
+        let (rendered, exceeded) = budget::within(self.limits.values, render);
         match rendered {
             _ if out.exceeded => Err(TemplateError::Output { limit: out.limit }),
+            _ if exceeded => Err(TemplateError::Values { limit: self.limits.values }),
             Ok(()) => String::from_utf8(out.bytes)
                 .map_err(|error| TemplateError::Render { line: 0, reason: error.to_string() }),
             Err(error) => Err(self.failed(&error)),

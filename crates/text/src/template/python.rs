@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::budget;
 use super::object::BigInt;
 
 /// Containers in containers that are printed; Python itself stops at about a thousand.
@@ -21,9 +22,9 @@ pub(super) fn str_to(out: &mut dyn Write, value: &Value) -> Result<(), Error> {
 
 /// `str(value)`.
 pub(super) fn str(value: &Value) -> Result<String, Error> {
-    let mut text = String::new();
+    let mut text = budget::Text::default();
     str_to(&mut text, value)?;
-    Ok(text)
+    Ok(text.0)
 }
 
 /// Writes `repr(value)`.
@@ -98,6 +99,7 @@ impl Dumps {
     /// Writes a value as JSON; what has no JSON form is an error, as in Python.
     pub(super) fn write(&self, out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
         check_depth(depth)?;
+        budget::allow(out.len())?;
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

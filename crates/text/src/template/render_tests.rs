@@ -192,7 +192,7 @@ fn errors_of_templates_name_the_line_or_the_templates_words() {
 #[test]
 fn fuel_and_output_are_bounded() {
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-    let limits = Limits { fuel: 100_000, output: 1000 };
+    let limits = Limits { fuel: 100_000, output: 1000, ..Limits::default() };
     let run = |template: &str| {
         let template = ChatTemplate::from_parts(template, b"{}").unwrap().with_limits(limits);
         template.render(ChatApi::Chat, br#"{"messages": []}"#, 0)
@@ -204,6 +204,68 @@ fn fuel_and_output_are_bounded() {
     assert_eq!(run(long).unwrap().text.len(), 1000);
     let longer = "{% for a in range(200) %}12345{% endfor %}6";
     assert!(matches!(run(longer), Err(TemplateError::Output { limit: 1000 })));
+}
+
+/// Renders with few bytes for values; the body's only message holds 1,000 `a`s.
+fn within(values: usize, template: &str) -> Result<usize, TemplateError> {
+    let body =
+        format!(r#"{{"messages": [{{"role": "user", "content": "{}"}}]}}"#, "a".repeat(1000));
+    let template = ChatTemplate::from_parts(template, b"{}").unwrap();
+    let template = template.with_limits(Limits { values, ..Limits::default() });
+    template.render(ChatApi::Chat, body.as_bytes(), 0).map(|rendered| rendered.text.len())
+}
+
+#[test]
+fn values_are_bounded_however_they_are_made() {
+    for template in [
+        // Twice as long with every step.
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = [n.t, n.t]|join %}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = n.t * 2 %}{% endfor %}",
+        "{% macro m(t) %}{{ t }}{{ t }}{% endmacro %}{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set n.t = m(n.t) %}{% endfor %}",
+        "{% set n = namespace(t='ab') %}{% for i in range(60) %}{% set t %}{{ n.t }}{{ n.t }}{% endset %}{% set n.t = t %}{% endfor %}",
+        "{% set n = namespace(t=[1]) %}{% for i in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",
+        // Printed, a list of lists of the same list is.
+        "{% set n = namespace(t=[]) %}{% for i in range(60) %}{% set n.t = [n.t, n.t] %}{% endfor %}{% set t = n.t|string %}",
+        "{% set n = namespace(t=[]) %}{% for i in range(60) %}{% set n.t = [n.t, n.t] %}{% endfor %}{% set t = n.t|tojson %}",
+        "{% set n = namespace(t=[]) %}{% for i in range(60) %}{% set n.t = [n.t, n.t] %}{% endfor %}{% set t %}{{ n.t }}{% endset %}",
+        // Much out of little.
+        "{% set t = messages[0].content.replace('a', messages[0].content) %}",
+        "{% set t = messages[0].content|replace('', messages[0].content) %}",
+        "{% set t = messages[0].content.join(messages[0].content|list) %}",
+        "{% set t = messages[0].content|list|join(messages[0].content) %}",
+        "{% set t = messages[0].content|replace('a', '\n')|indent(1000, blank=true) %}",
+        "{% set t = messages[0].content|list|tojson(indent=1000) %}",
+        "{% set t = messages[0].content * 1000 %}",
+        // Text of the template, in a loop that prints nowhere.
+        "{% set t %}{% for a in range(99999) %}12345678901{% endfor %}{% endset %}",
+        "{% set t %}{% for a in range(99999) %}12345678901{% continue %}{% endfor %}{% endset %}",
+        "{% set t %}{% for a in [range(99999)] recursive %}12345678901{{ loop(a) if a is iterable }}{% endfor %}{% endset %}",
+    ] {
+        let rendered = within(900_000, template);
+        assert!(
+            matches!(rendered, Err(TemplateError::Values { limit: 900_000 })),
+            "{template}: {rendered:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_only_looked_at_takes_no_bytes() {
+    for template in [
+        "{% for i in range(9999) %}{% if 'b' in messages[0].content %}{% endif %}{% endfor %}",
+        "{% for i in range(9999) %}{% set t = messages[0].content %}{% set u = messages[0].get('content') %}{% endfor %}",
+        "{% for i in range(9999) %}{% set t = messages[0].content|default('', true) %}{% set u = messages|first %}{% endfor %}",
+        "{% for i in range(9999) %}{% if messages[0].content.startswith('a') %}{% endif %}{% endfor %}",
+    ] {
+        assert!(within(900_000, template).is_ok(), "{template}");
+    }
+    // A text that grows by each message is copied as often.
+    let appended = "{% set n = namespace(t='') %}{% for i in range(40) %}{% set n.t = n.t ~ messages[0].content %}{% endfor %}{{ n.t }}";
+    assert_eq!(within(900_000, appended).unwrap(), 40_000);
+    let more = appended.replace("40", "50");
+    assert!(matches!(within(900_000, &more), Err(TemplateError::Values { .. })));
 }
 
 /// A directory that is removed with the test.

@@ -5,6 +5,7 @@
 //!   slices differ from Python's for negative steps and give lazy values.
 //! * `a['items']` becomes `a.__getitem__('items')`, and likewise for the other methods of dicts:
 //!   a dict without that member gives its method, which counts as true.
+//! * Where the body of a loop ends, the text in it is charged: see [`charges`](super::charges).
 //!
 //! Rewriting adds and removes no line, so that errors name the lines of the original.
 
@@ -13,6 +14,7 @@ use std::ops::Range;
 use minijinja::machinery::{Span, Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
+use super::charges::BODY;
 use super::methods::{DICT, ITEM, SLICE};
 
 /// The syntax of chat templates.
@@ -29,16 +31,16 @@ pub(super) fn rewrite(source: &str) -> String {
     edited(source, true)
 }
 
-/// The template with slices as they are, for a look at its syntax tree.
-pub(super) fn with_slices(source: &str) -> String {
+/// The template as it was written, but for what the parser does not know: for a look at its syntax tree.
+pub(super) fn parsable(source: &str) -> String {
     edited(source, false)
 }
 
-fn edited(source: &str, slices: bool) -> String {
-    let mut edits = Edits { slices, ..Edits::default() };
+fn edited(source: &str, whole: bool) -> String {
+    let mut edits = Edits { whole, ..Edits::default() };
     for token in tokenize(source, false, config()) {
         let Ok((token, span)) = token else { return source.to_owned() };
-        edits.token(&token, span);
+        edits.token(source, &token, span);
     }
     edits.apply(source)
 }
@@ -70,25 +72,52 @@ struct Open {
     method: bool,
 }
 
+/// A loop or a condition that has not ended.
+enum Block {
+    /// Bytes of text in the loop's body so far; none behind it.
+    Loop(Option<usize>),
+    Condition,
+}
+
 #[derive(Default)]
 struct Edits {
     edits: Vec<(Range<usize>, String)>,
     open: Vec<Open>,
-    slices: bool,
-    /// The token before this one opened a block.
-    in_tag: bool,
+    blocks: Vec<Block>,
+    /// Everything is rewritten, not only what the parser does not know.
+    whole: bool,
+    /// Where the token before this one opened a tag.
+    tag: Option<Range<usize>>,
     /// The token before this one ended a value.
     after_value: bool,
 }
 
 impl Edits {
-    fn token(&mut self, token: &Token<'_>, span: Span) {
+    fn token(&mut self, source: &str, token: &Token<'_>, span: Span) {
         let span = span.start_offset as usize..span.end_offset as usize;
-        let in_tag = std::mem::replace(&mut self.in_tag, matches!(token, Token::BlockStart));
+        let opens = matches!(token, Token::BlockStart).then(|| span.clone());
+        let tag = std::mem::replace(&mut self.tag, opens);
         let subscript = std::mem::replace(&mut self.after_value, ends_value(token));
+        if let (Token::Ident(word), Some(tag)) = (token, &tag)
+            && self.whole
+        {
+            self.block(word, source, tag);
+        }
         match token {
-            Token::Ident("generation") if in_tag => self.edits.push((span, "with".to_owned())),
-            Token::Ident("endgeneration") if in_tag => {
+            Token::TemplateData(text) => {
+                let mut blocks = self.blocks.iter_mut().rev();
+                let inner = blocks.find_map(|block| match block {
+                    Block::Loop(bytes) => Some(bytes),
+                    Block::Condition => None,
+                });
+                if let Some(Some(bytes)) = inner {
+                    *bytes += text.len();
+                }
+            }
+            Token::Ident("generation") if tag.is_some() => {
+                self.edits.push((span, "with".to_owned()));
+            }
+            Token::Ident("endgeneration") if tag.is_some() => {
                 self.edits.push((span, "endwith".to_owned()));
             }
             Token::BracketOpen | Token::ParenOpen | Token::BraceOpen => {
@@ -119,6 +148,40 @@ impl Edits {
         }
     }
 
+    /// Notes where loops begin and end. At an end the text that was printed is charged, in a tag that
+    /// treats the white space before it as the one that it stands before.
+    fn block(&mut self, word: &str, source: &str, tag: &Range<usize>) {
+        let printed = match (word, self.blocks.last_mut()) {
+            ("for", _) => {
+                self.blocks.push(Block::Loop(Some(0)));
+                None
+            }
+            ("if", _) => {
+                self.blocks.push(Block::Condition);
+                None
+            }
+            ("endif", _) => {
+                self.blocks.pop();
+                None
+            }
+            ("endfor", _) => match self.blocks.pop() {
+                Some(Block::Loop(bytes)) => bytes,
+                _ => None,
+            },
+            ("else", Some(Block::Loop(bytes))) => bytes.take(),
+            ("continue", _) => self.blocks.iter().rev().find_map(|block| match block {
+                Block::Loop(bytes) => *bytes,
+                Block::Condition => None,
+            }),
+            _ => None,
+        };
+        if let Some(bytes) = printed.filter(|bytes| *bytes > 0) {
+            let open = source.get(tag.clone()).unwrap_or("{%");
+            let text = format!("{open} set {BODY} = {bytes}|{BODY} %}}");
+            self.edits.push((tag.start..tag.start, text));
+        }
+    }
+
     fn fill(&mut self) {
         if let Some(open) = self.open.last_mut() {
             open.filled = true;
@@ -128,7 +191,7 @@ impl Edits {
 
     /// A square bracket with colons of its own is a slice: lists have none.
     fn close(&mut self, open: Open, span: Range<usize>) {
-        if !self.slices || open.colons.is_empty() && !(open.method && open.subscript) {
+        if !self.whole || open.colons.is_empty() && !(open.method && open.subscript) {
             return;
         }
         if open.colons.is_empty() {
@@ -183,6 +246,27 @@ mod tests {
             ("a[1:] {# b[1:] #} {{ 'c[1:]' }}", "a[1:] {# b[1:] #} {{ 'c[1:]' }}"),
             ("{% raw %}{{ a[1:] }}{% endraw %}", "{% raw %}{{ a[1:] }}{% endraw %}"),
             ("é{{ 'ß'[é:] }", "é{{ 'ß'[é:] }"),
+        ] {
+            assert_eq!(rewrite(source), expected);
+        }
+    }
+
+    #[test]
+    fn text_in_loops_is_charged_where_the_body_ends() {
+        for (source, expected) in [
+            (
+                "{% for a in b %}x{% if a %}yz{% else %}{% endif %}\n  {%- endfor %}",
+                "{% for a in b %}x{% if a %}yz{% else %}{% endif %}\n  {%- set __body__ = 3|__body__ %}{%- endfor %}",
+            ),
+            (
+                "{% for a in b %}{% for c in a %}x{% else %}yz{% endfor %}{{ a }}{% endfor %}",
+                "{% for a in b %}{% for c in a %}x{% set __body__ = 1|__body__ %}{% else %}yz{% endfor %}{{ a }}{% endfor %}",
+            ),
+            (
+                "{% for a in b %}x{% if a %}{% continue %}{% endif %}y{% endfor %}",
+                "{% for a in b %}x{% if a %}{% set __body__ = 1|__body__ %}{% continue %}{% endif %}y{% set __body__ = 2|__body__ %}{% endfor %}",
+            ),
+            ("x{% if for %}y{% endif %}", "x{% if for %}y{% endif %}"),
         ] {
             assert_eq!(rewrite(source), expected);
         }
