@@ -6,14 +6,12 @@ mod mirror_support;
 mod table_support;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 
 use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
 use mirror_support::{Model, TIERS, assert_same};
 use proptest::prelude::*;
-use table_support::{Mortal, Rng, Stopped, copy, creator_dies, damage};
+use table_support::{Rng, copy, creator_dies, damage, successor_dies, writer_dies};
 
 /// 300 slots leave room for lists of one size before a bitmap.
 const SPEC: MirrorSpec = MirrorSpec { slots: 300, blocks: 28, pages: 8 };
@@ -93,47 +91,31 @@ fn stop_everywhere(steps: &[Step]) {
     let before = model.clone();
     apply_to_model(&mut model, last);
     let (was, is) = (before.holdings(), model.holdings());
-    for stores in 0.. {
-        // The writer is made before the stores are counted, so that it dies in the step.
-        let mortal = Mortal::new(copy(&words), usize::MAX);
-        let mut doomed = MirrorWriter::recover(mortal.clone()).unwrap();
-        mortal.left.store(stores, Relaxed);
-        let outcome = catch_unwind(AssertUnwindSafe(|| apply(&mut doomed, last)));
-        let context = format!("{steps:?} stopped after {stores} stores");
-        let left = copy(&mortal.words);
-        match outcome {
-            Err(payload) if payload.is::<Stopped>() => {}
-            Err(payload) => resume_unwind(payload),
-            Ok(()) => {
-                let writer = MirrorWriter::recover(left).unwrap();
-                assert_same(&writer, &writer.reader(), &model, &[], &context);
-                return;
-            }
-        }
-        assert_between(&MirrorReader::open(left.clone()).unwrap(), &was, &is, &context);
-        recover_and_check(&left, &before, &model, last, &context);
-    }
+    let context = |stores| format!("{steps:?} stopped after {stores} stores");
+    writer_dies(
+        &words,
+        MirrorWriter::recover,
+        |doomed| apply(doomed, last),
+        |left, stores| {
+            let reader = MirrorReader::open(left.clone()).unwrap();
+            assert_between(&reader, &was, &is, &context(stores));
+            recover_and_check(&left, &before, &model, last, &context(stores));
+        },
+        |_, words| {
+            let writer = MirrorWriter::recover(words).unwrap();
+            assert_same(&writer, &writer.reader(), &model, &[], "not stopped");
+        },
+    );
 }
 
 /// A successor, itself stopped after each number of stores, and then one that is not.
 fn recover_and_check(words: &HeapWords, before: &Model, after: &Model, last: &Step, context: &str) {
     let (was, is) = (before.holdings(), after.holdings());
-    for stores in 0.. {
-        let again = copy(words);
-        let mortal = Mortal::new(again.clone(), stores);
-        let outcome = catch_unwind(AssertUnwindSafe(|| MirrorWriter::recover(mortal).map(drop)));
-        match outcome {
-            Err(payload) if payload.is::<Stopped>() => {}
-            Err(payload) => resume_unwind(payload),
-            Ok(done) => {
-                done.unwrap();
-                break;
-            }
-        }
+    successor_dies(words, MirrorWriter::recover, |again, stores| {
         let context = format!("{context}, successor after {stores}");
         assert_between(&MirrorReader::open(again.clone()).unwrap(), &was, &is, &context);
         check(MirrorWriter::recover(again).unwrap(), before, last, &context);
-    }
+    });
     check(MirrorWriter::recover(copy(words)).unwrap(), before, last, context);
 }
 

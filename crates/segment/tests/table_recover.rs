@@ -5,12 +5,11 @@
 mod table_support;
 
 use std::num::NonZeroU32;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use inlane_segment::table::{TableReader, TableSpec, TableWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
 use proptest::prelude::*;
-use table_support::{Model, Mortal, Rng, Stopped, assert_same, copy, creator_dies, damage};
+use table_support::{Model, Rng, assert_same, creator_dies, damage, successor_dies, writer_dies};
 
 /// Slots 0, 64 and so on would share bitmap words; these do not, and 300 slots leave room for lists
 /// of two sizes before a bitmap.
@@ -93,31 +92,19 @@ fn stop_everywhere(steps: &[Step], hashes: u64) {
     drop(writer);
     let before = model.clone();
     apply_to_model(&mut model, last);
-    for stores in 0.. {
-        // The writer is made before the stores are counted, so that it dies in the step.
-        let mortal = Mortal::new(copy(&words), usize::MAX);
-        let mut doomed = TableWriter::recover(mortal.clone()).unwrap();
-        mortal.left.store(stores, std::sync::atomic::Ordering::Relaxed);
-        let outcome = catch_unwind(AssertUnwindSafe(|| apply(&mut doomed, last)));
-        let context = format!("{steps:?} stopped after {stores} stores");
-        match outcome {
-            Err(payload) if payload.is::<Stopped>() => {}
-            Err(payload) => resume_unwind(payload),
-            Ok(()) => {
-                assert_same(&doomed, &doomed.reader(), &model, &[(0..hashes).collect()], &context);
-                return;
-            }
-        }
-        let left = mortal.words;
-        assert_between(
-            &TableReader::open(left.clone()).unwrap(),
-            &before,
-            &model,
-            hashes,
-            &context,
-        );
-        recover_and_check(left, &before, &model, last, hashes, &context);
-    }
+    let context = |stores| format!("{steps:?} stopped after {stores} stores");
+    let chains = [(0..hashes).collect()];
+    writer_dies(
+        &words,
+        TableWriter::recover,
+        |doomed| apply(doomed, last),
+        |left, stores| {
+            let reader = TableReader::open(left.clone()).unwrap();
+            assert_between(&reader, &before, &model, hashes, &context(stores));
+            recover_and_check(left, &before, &model, last, hashes, &context(stores));
+        },
+        |doomed, _| assert_same(&doomed, &doomed.reader(), &model, &chains, "not stopped"),
+    );
 }
 
 /// A successor, itself stopped after each number of stores, and then one that is not.
@@ -129,23 +116,12 @@ fn recover_and_check(
     hashes: u64,
     context: &str,
 ) {
-    for stores in 0.. {
-        let again = copy(&words);
-        let mortal = Mortal::new(again.clone(), stores);
-        let outcome = catch_unwind(AssertUnwindSafe(|| TableWriter::recover(mortal).map(drop)));
-        match outcome {
-            Err(payload) if payload.is::<Stopped>() => {}
-            Err(payload) => resume_unwind(payload),
-            Ok(done) => {
-                done.unwrap();
-                break;
-            }
-        }
+    successor_dies(&words, TableWriter::recover, |again, stores| {
         let context = format!("{context}, successor after {stores}");
         let reader = TableReader::open(again.clone()).unwrap();
         assert_between(&reader, before, after, hashes, &context);
         check(TableWriter::recover(again).unwrap(), before, after, last, hashes, &context);
-    }
+    });
     check(TableWriter::recover(words).unwrap(), before, after, last, hashes, context);
 }
 

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
 
 use inlane_segment::table::{TableError, TableReader, TableWriter};
 use inlane_segment::words::{HeapWords, Words, WordsMut};
@@ -202,6 +204,15 @@ pub fn damage(words: &HeapWords, rng: &mut Rng, hits: usize) {
     }
 }
 
+/// Runs something that memory may stop: nothing if it did.
+pub fn unless_stopped<T>(run: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => Some(done),
+        Err(payload) if payload.is::<Stopped>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
 /// Lets a creator die after each of its stores: what it leaves is no table, before it is done.
 pub fn creator_dies(
     needed: usize,
@@ -211,21 +222,63 @@ pub fn creator_dies(
     for stores in 0.. {
         let mortal = Mortal::new(HeapWords::new(needed), stores);
         let words = mortal.words.clone();
-        match catch_unwind(AssertUnwindSafe(|| create(mortal))) {
-            Ok(done) => {
-                done.unwrap();
-                assert!(open(words).is_ok());
-                return;
-            }
-            Err(payload) if !payload.is::<Stopped>() => resume_unwind(payload),
-            Err(_) => assert!(matches!(open(words), Err(TableError::Magic { .. }))),
+        if let Some(created) = unless_stopped(|| create(mortal)) {
+            created.unwrap();
+            assert!(open(words).is_ok());
+            return;
+        }
+        assert!(matches!(open(words), Err(TableError::Magic { .. })));
+    }
+}
+
+/// Lets a writer die after each of the stores of one step. `left` gets the words and how many of the
+/// stores were made, `done` what there is after all of them.
+pub fn writer_dies<W>(
+    words: &HeapWords,
+    recover: impl Fn(Mortal) -> Result<W, TableError>,
+    step: impl Fn(&mut W),
+    mut left: impl FnMut(HeapWords, usize),
+    done: impl FnOnce(W, HeapWords),
+) {
+    for stores in 0.. {
+        // The writer is made before the stores are counted, so that it dies in the step.
+        let mortal = Mortal::new(copy(words), usize::MAX);
+        let mut doomed = recover(mortal.clone()).unwrap();
+        mortal.left.store(stores, Relaxed);
+        match unless_stopped(|| step(&mut doomed)) {
+            None => left(mortal.words, stores),
+            Some(()) => return done(doomed, mortal.words),
         }
     }
 }
 
-/// Chains whose blocks name their possible holders: the slots that leave the same remainder.
+/// Lets a successor die after each of its stores. `left` gets the words and how many were made.
+pub fn successor_dies<W>(
+    words: &HeapWords,
+    recover: impl Fn(Mortal) -> Result<W, TableError>,
+    mut left: impl FnMut(HeapWords, usize),
+) {
+    for stores in 0.. {
+        let mortal = Mortal::new(copy(words), stores);
+        let words = mortal.words.clone();
+        if let Some(recovered) = unless_stopped(|| recover(mortal).map(drop)) {
+            return recovered.unwrap();
+        }
+        left(words, stores);
+    }
+}
+
+/// Chains whose blocks name their possible holders: the slots that leave the same remainder. A reader
+/// can tell a wrong holder without knowing what the writer is doing.
 pub mod kinds {
-    use super::Rng;
+    use super::{AtomicBool, AtomicU64, Duration, Instant, Relaxed, Rng};
+
+    /// Slots, chains, and for how long [`stress`] writes.
+    pub const SLOTS: usize = 640;
+    pub const CHAINS: u64 = 40;
+    const LONG: Duration = Duration::from_secs(1);
+    /// So many slots, each [`KINDS`] after the other, hold chain 0 all the time.
+    pub const STEADY: u64 = 10;
 
     /// Remainders.
     pub const KINDS: u64 = 8;
@@ -238,5 +291,52 @@ pub mod kinds {
 
     pub fn chain(number: u64) -> Vec<u64> {
         (0..LENGTH).map(|index| key(number, index)).collect()
+    }
+
+    /// A lookup of a chain: counts blocks per slot, and returns the longest.
+    pub type Lookup<R> = fn(&R, &[u64], &mut [u32]) -> usize;
+
+    /// Writes for a while beside two readers that check every answer. Returns of how many lookups of
+    /// chain 0 how many did not find all of the steady slots.
+    pub fn stress<R: Clone + Send>(
+        reader: &R,
+        lookups: [Lookup<R>; 2],
+        mut write: impl FnMut(&mut Rng),
+    ) -> (u64, u64) {
+        let (done, asked, short) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for seed in 0..2 {
+                let (reader, done, asked, short) = (reader.clone(), &done, &asked, &short);
+                scope.spawn(move || {
+                    let mut rng = Rng(seed);
+                    let mut out = vec![0_u32; SLOTS];
+                    while !done.load(Relaxed) {
+                        let number = rng.below(CHAINS as usize) as u64;
+                        for lookup in lookups {
+                            out.fill(0);
+                            let found = lookup(&reader, &chain(number), &mut out);
+                            for (slot, &count) in out.iter().enumerate() {
+                                let right = slot as u64 % KINDS == number % KINDS;
+                                assert!(right || count == 0, "slot {slot} in chain {number}");
+                                assert!(count as usize <= found, "{count} of {found}");
+                            }
+                            let steady = |slot| out[(slot * KINDS) as usize] == LENGTH as u32;
+                            if number == 0 {
+                                asked.fetch_add(1, Relaxed);
+                                short.fetch_add(u64::from(!(0..STEADY).all(steady)), Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+            let (start, mut rng) = (Instant::now(), Rng(99));
+            while start.elapsed() < LONG {
+                (0..50).for_each(|_| write(&mut rng));
+            }
+            done.store(true, Relaxed);
+        });
+        let (asked, short) = (asked.into_inner(), short.into_inner());
+        println!("{short} of {asked} lookups short");
+        (asked, short)
     }
 }
