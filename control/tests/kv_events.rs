@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::engine::{Engine, Event, Form, Setup, engine_hashes, keys, prompt};
+use common::redis::Server;
 use common::{Control, Reader, Scene, eventually};
 use inlane_core::snapshot::IndexDocument;
 use inlane_segment::Document;
@@ -453,4 +454,49 @@ fn an_index_is_emptied_on_demand_and_filled_by_replays() {
     assert_eq!(control.request("POST", "/debug/kv/reset").0, 200);
     wait_for(&mut reader, 1, &tokens, 4);
     assert_eq!(control.metric("inlane_control_kv_index_resets_total"), Some(1.0));
+}
+
+#[test]
+fn a_control_plane_that_hears_nobody_knows_what_another_hears() {
+    let mut server = Server::start();
+    let address = format!(
+        "{{indexerConfig: {{kvBlockIndexConfig: {{redisConfig: {{address: '{}'}}}}}}, kvEventsConfig",
+        server.url()
+    );
+    let ports = Ports::new(true);
+    let shared = |config: &str| config.replace("{kvEventsConfig", &address);
+    let hearing = scene(&shared(&ports.config()), &[1]);
+    let deaf = scene(&shared(&config("{discoverPods: false}")), &[1]);
+    let mut engine = ports.engine(1);
+    let (first, second) = (start(&hearing, &[]), start(&deaf, &[]));
+    let mut reader = deaf.reader();
+    connected(&first, &[1]);
+    let (one, two) = (prompt(1, 4), prompt(2, 3));
+    engine.publish(&store(&one));
+    wait_for(&mut reader, 1, &one, 4);
+    assert_eq!(stream(&second, 1)["lent"], true);
+    assert_eq!(stream(&first, 1)["lent"], false);
+
+    // Without the server what is known stays; with it comes what was missed.
+    server.kill();
+    let series = "inlane_control_kv_shared_connected";
+    for control in [&first, &second] {
+        eventually("the loss", || (control.metric(series)? == 0.0).then_some(()));
+    }
+    assert_eq!(held(&mut reader, 1, &one), Some(4));
+    engine.publish(&store(&two));
+    server.restart("");
+    wait_for(&mut reader, 1, &two, 3);
+    wait_for(&mut reader, 1, &one, 4);
+    for control in [&first, &second] {
+        assert_eq!(control.metric(series), Some(1.0));
+    }
+
+    // What is wrong there is refused, and the last good configuration goes on.
+    let config = shared(&ports.config()).replace("unix://", "rediss://");
+    hearing.write("config.yaml", &config);
+    eventually("the refusal", || {
+        first.log_text().contains("redisConfig.address: rediss:// is not supported").then_some(())
+    });
+    assert_eq!(first.metric(series), Some(1.0));
 }

@@ -229,6 +229,11 @@ impl Follower {
         self.position.is_some() && self.phase == Phase::Following
     }
 
+    /// Whether only what came after a gap is known.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.position.is_some_and(|position| position.partial)
+    }
+
     /// When something was last heard, or this began.
     pub(crate) fn heard(&self) -> Instant {
         self.heard

@@ -114,6 +114,10 @@ mod tests {
     use super::*;
 
     fn read(plugins: &str) -> Option<KvSettings> {
+        try_read(plugins).unwrap()
+    }
+
+    fn try_read(plugins: &str) -> Result<Option<KvSettings>, String> {
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{{type: \
              token-producer}}, {plugins}]\n"
@@ -121,7 +125,7 @@ mod tests {
         let document =
             ConfigDocument { text, allow_experimental_plugins: true, ..ConfigDocument::default() };
         let loaded = load(&document, &inlane_plugins::registry(), &KeptState::default()).unwrap();
-        KvSettings::read(&loaded).unwrap()
+        KvSettings::read(&loaded)
     }
 
     #[test]
@@ -137,6 +141,17 @@ mod tests {
             assert_eq!((found.central, found.redis), (None, None));
             assert_eq!((found.keys.block_tokens, found.filter.as_str()), (16, "kv@"));
         }
+    }
+
+    #[test]
+    fn a_shared_index_that_cannot_be_reached_is_refused() {
+        let error = try_read(
+            "{type: precise-prefix-cache-producer, name: p, parameters: {indexerConfig: \
+             {kvBlockIndexConfig: {redisConfig: {address: 'rediss://r:1'}}}}}",
+        );
+        let expected = "failed to read plugin 'p': \
+                        indexerConfig.kvBlockIndexConfig.redisConfig.address: rediss:// is not";
+        assert!(error.as_ref().unwrap_err().starts_with(expected), "{error:?}");
     }
 
     #[test]

@@ -11,12 +11,15 @@ use redis::{RedisResult, cmd};
 
 use super::super::queue::PublisherId;
 use super::layout::Entry;
-use super::server::{Read, Server};
+use super::server::{Fields, Server};
 use super::view::View;
 
 /// Blocks of an own pod that may be missing at the server for having come or gone meanwhile: so
 /// many, or one of so many.
 const SLACK: (u64, u64) = (64, 16);
+
+/// Fields that are read at a time, if they are not those of one key.
+const FIELDS: usize = 1 << 16;
 
 /// One walk over all of the server's keys.
 pub(super) struct Pass {
@@ -25,6 +28,8 @@ pub(super) struct Pass {
     pub(super) clearing: BTreeSet<Arc<str>>,
     /// Pods whose entries, of the form that is written here, go if the index does not have them.
     pub(super) doubted: BTreeSet<String>,
+    /// Own pods of which everything was written when it began.
+    pub(super) written: BTreeSet<String>,
     /// Deaf pods when it began.
     pub(super) deaf: BTreeSet<PublisherId>,
     /// Keys that are there and of which some are lent.
@@ -32,6 +37,8 @@ pub(super) struct Pass {
     /// Entries that are as the index has them, by slot.
     found: HashMap<u16, u64>,
     pub(super) began: Instant,
+    /// Whether it is the first, which everything waits for.
+    hurries: bool,
     /// When the next slice is due.
     pub(super) next_at: Instant,
     pub(super) keys: u64,
@@ -46,21 +53,31 @@ pub(super) struct Outcome {
     pub(super) no_room: u64,
 }
 
+impl std::ops::AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.removed += other.removed;
+        self.no_room += other.no_room;
+    }
+}
+
 impl Pass {
     pub(super) fn new(
         clearing: BTreeSet<Arc<str>>,
         doubted: BTreeSet<String>,
         view: &View,
+        hurries: bool,
     ) -> Self {
         let now = Instant::now();
         Self {
             cursor: 0,
             clearing,
             doubted,
+            written: BTreeSet::new(),
             deaf: view.deaf().values().copied().collect(),
             seen: HashSet::new(),
             found: HashMap::new(),
             began: now,
+            hurries,
             next_at: now,
             keys: 0,
         }
@@ -81,12 +98,14 @@ impl Pass {
         keys.sort_unstable();
         keys.dedup();
         self.keys += keys.len() as u64;
-        let found = server.read(&keys)?;
-        let outcome = compare(server, view, &reader, &found, Some(self))?;
+        let outcome = compare(server, view, &reader, &keys, Some(self))?;
         self.cursor = next;
         let now = Instant::now();
-        // Three quarters of the time are the server's and ours for something else.
-        self.next_at = now + (now - began).min(Duration::from_millis(20)) * 3;
+        self.next_at = now;
+        if !self.hurries {
+            // Three quarters of the time are the server's and ours for something else.
+            self.next_at += (now - began).min(Duration::from_millis(20)) * 3;
+        }
         Ok((next == 0, outcome))
     }
 
@@ -115,27 +134,58 @@ impl Pass {
     }
 }
 
-/// Brings the index up to what the server has of deaf pods, and takes out of the server what a pass
-/// says.
+/// Brings the index up to what the server has of deaf pods under these keys, and takes out of the
+/// server what a pass says.
 pub(super) fn compare(
     server: &mut Server,
     view: &mut View,
     reader: &MirrorReader<MappedWords>,
-    found: &[(u64, Read)],
+    keys: &[u64],
+    mut pass: Option<&mut Pass>,
+) -> RedisResult<Outcome> {
+    let lengths = server.lengths(keys)?;
+    let mut outcome = Outcome::default();
+    let mut at = 0;
+    while at < keys.len() {
+        // As many as are read at a time, but one at least.
+        let mut total = 0;
+        let fits = |length: &&Option<usize>| {
+            total += length.unwrap_or(0);
+            total <= FIELDS
+        };
+        let next = at + lengths.iter().skip(at).take_while(fits).count().max(1);
+        let group: Vec<u64> = keys
+            .iter()
+            .zip(&lengths)
+            .take(next)
+            .skip(at)
+            .filter_map(|(&key, length)| length.map(|_| key))
+            .collect();
+        let fields = server.fields(&group)?;
+        outcome += compare_fields(server, view, reader, &group, &fields, pass.as_deref_mut())?;
+        at = next;
+    }
+    if let Some(pass) = pass.filter(|_| !view.deaf().is_empty()) {
+        // What cannot be read is there too.
+        pass.seen.extend(keys.iter().filter(|&&key| !lent(reader, view, key).is_empty()));
+    }
+    Ok(outcome)
+}
+
+fn compare_fields(
+    server: &mut Server,
+    view: &mut View,
+    reader: &MirrorReader<MappedWords>,
+    keys: &[u64],
+    fields: &[Fields],
     mut pass: Option<&mut Pass>,
 ) -> RedisResult<Outcome> {
     let mut outcome = Outcome::default();
     let mut lend: BTreeMap<(PublisherId, u8), Vec<u64>> = BTreeMap::new();
     let mut back: BTreeMap<(PublisherId, u8), Vec<u64>> = BTreeMap::new();
     let (mut wanted, mut stale) = (Vec::new(), Vec::new());
-    for (key, read) in found {
-        let Read::Fields(fields) = read else {
-            // Whatever it is, it is there.
-            if let Some(pass) = pass.as_deref_mut() {
-                pass.seen.insert(*key);
-            }
-            continue;
-        };
+    for (key, fields) in keys.iter().zip(fields) {
+        let Some(fields) = fields else { continue };
         wanted.clear();
         stale.clear();
         for field in fields {
@@ -193,10 +243,6 @@ pub(super) fn compare(
     }
     for ((id, tier), keys) in lend {
         outcome.no_room += view.lend(id, tier, &keys) as u64;
-    }
-    if let Some(pass) = pass.filter(|_| !view.deaf().is_empty()) {
-        let there = found.iter().filter(|(key, _)| !lent(reader, view, *key).is_empty());
-        pass.seen.extend(there.map(|&(key, _)| key));
     }
     Ok(outcome)
 }

@@ -20,7 +20,7 @@ pub(super) const BATCH: usize = 1_024;
 /// Keys in a slice of the server's names.
 const SLICE: usize = 1_024;
 /// Holders of a key that are read: as many as there are slots and tiers, and some.
-const MOST_HOLDERS: i64 = 1 << 18;
+const MOST_HOLDERS: usize = 1 << 18;
 /// Keys that are remembered as changed.
 const MOST_CHANGED: usize = 1 << 18;
 
@@ -65,13 +65,8 @@ pub(super) struct Changed {
     pub(super) all: bool,
 }
 
-/// A key and its fields.
-#[derive(Debug)]
-pub(super) enum Read {
-    Fields(Vec<Vec<u8>>),
-    /// It is no index entry, or larger than any can be.
-    Unreadable,
-}
+/// Fields of a key; `None` where they cannot be read.
+pub(super) type Fields = Option<Vec<Vec<u8>>>;
 
 impl Server {
     pub(super) fn connect(address: &Address) -> RedisResult<Self> {
@@ -95,6 +90,8 @@ impl Server {
             refusal: None,
         };
         server.load_script()?;
+        // Of no consequence, but a server that cannot be written to refuses it.
+        server.ask(cmd("DEL").arg("engine:"))?;
         Ok(server)
     }
 
@@ -188,39 +185,31 @@ impl Server {
         Ok((cursor, keys.collect()))
     }
 
-    /// Who holds these keys; asks how many they are first.
-    pub(super) fn read(&mut self, keys: &[u64]) -> RedisResult<Vec<(u64, Read)>> {
-        let mut found = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(BATCH / 2) {
-            let from = found.len();
-            self.each_of("HLEN", keys)?;
-            let mut lengths = keys.iter();
-            self.exchange(|value| {
-                let Some(&key) = lengths.next() else { return };
-                let is_readable = matches!(value, Value::Int(length) if length <= MOST_HOLDERS);
-                let fields = Read::Fields(Vec::new());
-                found.push((key, if is_readable { fields } else { Read::Unreadable }));
-            })?;
-            let readable: Vec<u64> = found
-                .iter()
-                .skip(from)
-                .filter(|(_, read)| matches!(read, Read::Fields(_)))
-                .map(|&(key, _)| key)
-                .collect();
-            self.each_of("HKEYS", &readable)?;
-            let mut at = found.iter_mut().skip(from);
-            self.exchange(|value| {
-                let read = at.find_map(|(_, read)| matches!(read, Read::Fields(_)).then_some(read));
-                let Some(read) = read else { return };
-                *read = match value {
-                    Value::Array(fields) => {
-                        Read::Fields(fields.into_iter().filter_map(text).collect())
-                    }
-                    _ => Read::Unreadable,
-                };
-            })?;
-        }
-        Ok(found)
+    /// How many fields each key has; `None` where it is no hash, or larger than any entry can be.
+    pub(super) fn lengths(&mut self, keys: &[u64]) -> RedisResult<Vec<Option<usize>>> {
+        let mut lengths = Vec::with_capacity(keys.len());
+        self.each_of("HLEN", keys)?;
+        self.exchange(|value| {
+            let length = match value {
+                Value::Int(length) => usize::try_from(length).ok(),
+                _ => None,
+            };
+            lengths.push(length.filter(|&length| length <= MOST_HOLDERS));
+        })?;
+        Ok(lengths)
+    }
+
+    /// The fields of each key.
+    pub(super) fn fields(&mut self, keys: &[u64]) -> RedisResult<Vec<Fields>> {
+        let mut all = Vec::with_capacity(keys.len());
+        self.each_of("HKEYS", keys)?;
+        self.exchange(|value| {
+            all.push(match value {
+                Value::Array(fields) => Some(fields.into_iter().filter_map(text).collect()),
+                _ => None,
+            });
+        })?;
+        Ok(all)
     }
 
     fn each_of(&mut self, name: &str, keys: &[u64]) -> RedisResult<()> {

@@ -21,8 +21,10 @@ pub(super) struct Member {
     pub(super) slot: u16,
     /// Nothing is known of it at first hand.
     pub(super) is_deaf: bool,
-    /// All that it has said so far is known.
+    /// Its stream is followed, and nothing is being made up for.
     pub(super) is_settled: bool,
+    /// Only what it has said after a gap is known.
+    pub(super) is_partial: bool,
 }
 
 /// See the [module](self).
@@ -57,7 +59,8 @@ impl View {
                 if is_deaf {
                     self.deaf.insert(slot, id);
                 }
-                let member = Member { id, slot, is_deaf, is_settled };
+                let is_partial = follower.is_partial();
+                let member = Member { id, slot, is_deaf, is_settled, is_partial };
                 self.members.insert(publisher.who.shared_name(), member);
             }
             self.looked = Some(Instant::now());

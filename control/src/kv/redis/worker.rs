@@ -15,7 +15,7 @@ use super::layout::{Entry, engine_name};
 use super::outbox::{Change, Flow, Outbox};
 use super::pass::{Outcome, Pass, compare};
 use super::server::{BATCH, Server};
-use super::view::View;
+use super::view::{Member, View};
 
 /// Between two attempts to connect: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -42,8 +42,13 @@ pub(super) struct Worker {
     view: View,
     /// Own pods whose entries at the server are as the index has them.
     confirmed: BTreeSet<String>,
+    /// Own pods of which something was written that may be wrong by now.
+    written: BTreeSet<String>,
     /// Deaf pods of which all that the server has was read.
     read: BTreeSet<PublisherId>,
+    has_begun: bool,
+    /// The last pause after changes were dropped, until all is written.
+    behind: Option<Duration>,
     pass: Option<Pass>,
     pass_at: Instant,
     look_at: Instant,
@@ -64,7 +69,10 @@ impl Worker {
             status,
             view,
             confirmed: BTreeSet::new(),
+            written: BTreeSet::new(),
             read: BTreeSet::new(),
+            has_begun: false,
+            behind: None,
             pass: None,
             pass_at: now,
             look_at: now,
@@ -109,10 +117,19 @@ impl Worker {
                 Flow::Stopped => return Ok(()),
                 Flow::Cut => {
                     changes.clear();
-                    tracing::warn!(
-                        server = self.address.shown(),
-                        "the shared index is behind: what this control plane holds is written anew"
-                    );
+                    if self.behind.is_none() {
+                        tracing::warn!(
+                            server = self.address.shown(),
+                            "the shared index is behind: what this control plane holds is written \
+                             anew"
+                        );
+                    }
+                    // More than the server takes does not become less by being written at once.
+                    let pause = self.behind.map_or(PAUSE.0, |pause| (pause * 2).min(PAUSE.1));
+                    self.behind = Some(pause);
+                    if self.outbox.wait_for_stop(pause) {
+                        return Ok(());
+                    }
                     self.begin();
                 }
                 Flow::Flows => self.send(server, &mut changes)?,
@@ -132,9 +149,13 @@ impl Worker {
     fn begin(&mut self) {
         self.abandon_pass();
         self.outbox.begin();
+        self.view.expire();
+        if std::mem::replace(&mut self.has_begun, true) && self.view.look().is_some() {
+            let own = self.view.members().filter(|(_, member)| !member.is_deaf);
+            self.written = own.map(|(pod, _)| pod.to_owned()).collect();
+        }
         self.confirmed.clear();
         self.read.clear();
-        self.view.expire();
         let now = Instant::now();
         (self.pass_at, self.look_at, self.listen_at) = (now, now, now);
     }
@@ -211,8 +232,7 @@ impl Worker {
                 self.read.clear();
                 return Ok(());
             };
-            let found = server.read(keys)?;
-            let outcome = compare(server, &mut self.view, &reader, &found, self.pass.as_mut())?;
+            let outcome = compare(server, &mut self.view, &reader, keys, self.pass.as_mut())?;
             self.status.lock().add(keys.len(), outcome);
         }
         Ok(())
@@ -242,7 +262,7 @@ impl Worker {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let is_new = |(pod, member): (&str, super::view::Member)| match member.is_deaf {
+        let is_new = |(pod, member): (&str, Member)| match member.is_deaf {
             true => !self.read.contains(&member.id),
             false => member.is_settled && !self.confirmed.contains(pod),
         };
@@ -256,13 +276,20 @@ impl Worker {
         let own = self.view.members().filter(|(pod, member)| {
             !member.is_deaf && member.is_settled && !self.confirmed.contains(*pod)
         });
-        let own: Vec<(String, PublisherId)> =
-            own.map(|(pod, member)| (pod.to_owned(), member.id)).collect();
-        let doubted = own.iter().map(|(pod, _)| pod.clone()).collect();
-        self.pass = Some(Pass::new(self.outbox.take_cleared(), doubted, &self.view));
-        for (pod, id) in own {
+        let own: Vec<(String, Member)> =
+            own.map(|(pod, member)| (pod.to_owned(), member)).collect();
+        // Others may know more of a pod of which only a part is known here. Unless what is wrong there
+        // may be what was written here.
+        let is_doubted =
+            |(pod, member): &&(String, Member)| !member.is_partial || self.written.contains(pod);
+        let doubted = own.iter().filter(is_doubted).map(|(pod, _)| pod.clone()).collect();
+        let is_first = self.confirmed.is_empty() && self.read.is_empty();
+        let mut pass = Pass::new(self.outbox.take_cleared(), doubted, &self.view, is_first);
+        pass.written.extend(own.iter().map(|(pod, _)| pod.clone()));
+        self.pass = Some(pass);
+        for (pod, member) in own {
             let mut fields = Fields::of(&pod);
-            let held = self.view.held(id);
+            let held = self.view.held(member.id);
             for &(tier, key) in &held {
                 let Some(field) = fields.get(&mut self.view, tier) else { continue };
                 server.add(cmd("HSET").arg(key).arg(field).arg(""))?;
@@ -278,19 +305,20 @@ impl Worker {
         self.view.expire();
         let lacking = pass.finish(&mut self.view);
         let is_settled = |pod: &String| self.view.member(pod).is_some_and(|m| m.is_settled);
-        let mut doubted = std::mem::take(&mut pass.doubted);
-        doubted.retain(is_settled);
+        let mut written = std::mem::take(&mut pass.written);
+        written.retain(is_settled);
         self.confirmed.retain(is_settled);
         for pod in lacking {
             self.confirmed.remove(&pod);
         }
-        self.confirmed.extend(doubted);
+        self.confirmed.extend(written);
         self.read = std::mem::take(&mut pass.deaf);
         let period = match (self.read.is_empty(), server.tells()) {
             (true, _) => PASSES[2],
             (false, false) => PASSES[1],
             (false, true) => PASSES[0],
         };
+        self.behind = None;
         let now = Instant::now();
         (self.pass_at, self.look_at) = (now + period, now + LOOK);
         self.status.lock().end_pass(pass.keys, pass.began.elapsed());

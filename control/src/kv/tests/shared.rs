@@ -1,79 +1,23 @@
 //! With a real Redis.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-
 use ::redis::{Cmd, Connection, FromRedisValue, cmd};
-use tempfile::TempDir;
 
+use self::server::Server;
 use super::*;
 use crate::kv::redis::Address;
 
-/// A server of a test's own, at a Unix socket.
-struct Server {
-    directory: TempDir,
-    child: Option<Child>,
-}
+#[allow(clippy::unwrap_used, reason = "what the tests of the process need too")]
+#[path = "../../../tests/common/redis.rs"]
+mod server;
 
-impl Server {
-    fn start() -> Self {
-        let mut server = Self { directory: TempDir::new().unwrap(), child: None };
-        server.restart("");
-        server
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("s")
-    }
-
-    fn url(&self) -> String {
-        format!("unix://{}", self.socket().display())
-    }
-
-    /// Ends it, without its having time for anything. It keeps nothing.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn restart(&mut self, more: &str) {
-        self.kill();
-        let (directory, socket) = (self.directory.path().display(), self.socket());
-        let config = format!(
-            "port 0\nsave \"\"\nappendonly no\ndir \"{directory}\"\nunixsocket \"{}\"\n{more}\n",
-            socket.display()
-        );
-        let path = self.directory.path().join("config");
-        std::fs::write(&path, config).unwrap();
-        let mut command = Command::new("redis-server");
-        command.arg(path);
-        let child = command.stdout(Stdio::null()).spawn();
-        self.child = Some(child.expect("redis-server is installed by scripts/deps.sh test"));
-        let client = ::redis::Client::open(self.url()).unwrap();
-        wait_until("Redis", || client.get_connection().is_ok());
-    }
-
-    fn connect(&self) -> Connection {
-        ::redis::Client::open(self.url()).unwrap().get_connection().unwrap()
-    }
-
-    /// Whether the keys of the prompt have exactly these fields each.
-    fn has(&self, tokens: &[u32], fields: &[&str]) -> bool {
-        let connection = &mut self.connect();
-        keys(tokens).iter().all(|key| {
-            let mut found: Vec<String> = ask(connection, cmd("HKEYS").arg(key));
-            found.sort();
-            found == fields
-        })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+/// Whether the keys of the prompt have exactly these fields each.
+fn has(server: &Server, tokens: &[u32], fields: &[&str]) -> bool {
+    let connection = &mut server.connect();
+    keys(tokens).iter().all(|key| {
+        let mut found: Vec<String> = ask(connection, cmd("HKEYS").arg(key));
+        found.sort();
+        found == fields
+    })
 }
 
 fn ask<T: FromRedisValue>(connection: &mut Connection, command: &Cmd) -> T {
@@ -122,7 +66,7 @@ fn blocks_lie_in_redis_as_the_go_scheduler_lays_them() {
     wait_for_connection(&events, 1);
     let tokens = prompt(1, 2);
     engine.publish(&store(&tokens));
-    wait_until("the blocks", || server.has(&tokens, &[&plain(0)]));
+    wait_until("the blocks", || has(&server, &tokens, &[&plain(0)]));
 
     let connection = &mut server.connect();
     let (keys, hashes) = (keys(&tokens), engine::engine_hashes(&tokens, None));
@@ -147,7 +91,7 @@ fn blocks_lie_in_redis_as_the_go_scheduler_lays_them() {
     let other = field("10.0.0.9:80", "cpu");
     let _: () = ask(connection, cmd("HSET").arg(keys[0]).arg(&other).arg(""));
     engine.publish(&[Event::Removed(&hashes[..1])]);
-    wait_until("the removal", || server.has(&tokens[..16], &[&other]));
+    wait_until("the removal", || has(&server, &tokens[..16], &[&other]));
     assert_eq!(ask::<u64>(connection, &cmd("DBSIZE")), 2, "its engine hash is still of use");
     assert_eq!(held(&words, &tokens), [0; 4]);
 }
@@ -218,7 +162,7 @@ fn without_the_server_the_local_index_goes_on_and_writes_all_of_it_later() {
     wait_for_connection(&events, 1);
     let (one, two, three) = (prompt(1, 4), prompt(2, 4), prompt(3, 4));
     engine.publish(&store(&one));
-    wait_until("the blocks", || server.has(&one, &[&plain(0)]));
+    wait_until("the blocks", || has(&server, &one, &[&plain(0)]));
 
     server.kill();
     engine.publish(&store(&two));
@@ -236,7 +180,7 @@ fn without_the_server_the_local_index_goes_on_and_writes_all_of_it_later() {
     }
     engine.publish(&store(&three));
     for tokens in [&two, &three, &one[..32].to_vec()] {
-        wait_until("all of it", || server.has(tokens, &[&plain(0)]));
+        wait_until("all of it", || has(&server, tokens, &[&plain(0)]));
     }
     wait_until("what is gone", || {
         keys(&one)[2..].iter().all(|key| !ask::<bool>(connection, cmd("EXISTS").arg(key)))
@@ -325,17 +269,17 @@ fn leftovers_of_an_own_pod_go_and_those_of_others_stay() {
     let (mut left, mut cleared) = ([grouped.as_str(), other.as_str()], [other.as_str()]);
     left.sort_unstable();
     cleared.sort_unstable();
-    wait_until("the leftovers", || server.has(&old, &left));
-    assert!(server.has(&tokens, &[&plain(0)]));
+    wait_until("the leftovers", || has(&server, &old, &left));
+    assert!(has(&server, &tokens, &[&plain(0)]));
 
     // Whoever clears a pod clears all of it.
     engine.publish(&[Event::Cleared]);
-    wait_until("the clearing", || server.has(&old, &cleared) && server.has(&tokens, &[]));
+    wait_until("the clearing", || has(&server, &old, &cleared) && has(&server, &tokens, &[]));
     engine.publish(&store(&tokens));
-    wait_until("its own blocks again", || server.has(&tokens, &[&plain(0)]));
+    wait_until("its own blocks again", || has(&server, &tokens, &[&plain(0)]));
     events.set_members(std::iter::empty());
-    wait_until("the pod that left", || server.has(&tokens, &[]));
-    assert!(server.has(&old, &cleared));
+    wait_until("the pod that left", || has(&server, &tokens, &[]));
+    assert!(has(&server, &old, &cleared));
 }
 
 #[test]
@@ -348,17 +292,17 @@ fn changes_that_were_lost_are_made_up_for() {
     wait_for_connection(&events, 1);
     let (one, two) = (prompt(1, 4), prompt(2, 4));
     engine.publish(&store(&one));
-    wait_until("the blocks", || server.has(&one, &[&plain(0)]));
+    wait_until("the blocks", || has(&server, &one, &[&plain(0)]));
     for _ in 0..3 {
         events.shared.as_ref().unwrap().lose_changes();
         engine.publish(&store(&two));
         let hashes = engine::engine_hashes(&one, None);
         engine.publish(&[Event::Removed(&hashes)]);
         wait_until("the events", || held(&words, &two)[0] == 4 && held(&words, &one)[0] == 0);
-        wait_until("the server", || server.has(&one, &[]) && server.has(&two, &[&plain(0)]));
+        wait_until("the server", || has(&server, &one, &[]) && has(&server, &two, &[&plain(0)]));
         engine.publish(&store(&one));
         engine.publish(&[Event::Removed(&engine::engine_hashes(&two, None))]);
-        wait_until("the server", || server.has(&two, &[]) && server.has(&one, &[&plain(0)]));
+        wait_until("the server", || has(&server, &two, &[]) && has(&server, &one, &[&plain(0)]));
     }
 }
 
@@ -380,4 +324,138 @@ fn a_server_that_says_nothing_of_changes_is_asked() {
         let _: () = ask(connection, cmd("DEL").arg(key));
     }
     wait_until("the one after", || held(&words, &tokens)[0] == 0);
+}
+
+#[test]
+fn what_was_lent_is_no_concern_of_a_successor() {
+    let server = Server::start();
+    let connection = &mut server.connect();
+    let tokens = prompt(1, 3);
+    for key in keys(&tokens) {
+        let _: () = ask(connection, cmd("HSET").arg(key).arg(plain(0)).arg(""));
+    }
+    let words = words(SPEC);
+    let redis = Some(Address::parse(&server.url()).unwrap());
+    let settings = KvSettings { redis, ..settings(None) };
+    let options = Options { ttl: Duration::from_secs(60), ask: Ask::Never };
+    let document = settings.keys.document(vec!["gpu".into(), "cpu".into()]);
+    for _ in 0..2 {
+        let mut events =
+            KvEvents::start(settings.clone(), options, words.clone(), SPEC, Some(&document));
+        let events = events.as_mut().unwrap();
+        events.set_members([rank(0)].into_iter());
+        wait_until("the entries", || page(events)["lent_blocks"] == 3);
+        assert!(has(&server, &tokens, &[&plain(0)]), "nothing is taken out");
+
+        // To a larger table, which is empty at first, and back.
+        let mut mover = events.mover();
+        let wide = MirrorSpec { slots: 64, ..SPEC };
+        for spec in [wide, SPEC] {
+            let larger = super::words(spec);
+            mover.park();
+            let into = if spec == SPEC { words.clone() } else { larger };
+            mover.resume(into.clone(), spec).unwrap();
+            wait_until("the entries", || held(&into, &tokens)[0] == 3);
+        }
+        assert!(has(&server, &tokens, &[&plain(0)]), "nothing is taken out");
+    }
+}
+
+#[test]
+fn who_knows_a_part_takes_nothing_from_who_knows_all() {
+    let server = Server::start();
+    let base = free_ports();
+    let (mut first, _first_words) = control(Some((base, None)), &server.url());
+    let mut engine = engine(base, false, 0);
+    first.set_members([rank(0)].into_iter());
+    wait_for_connection(&first, 1);
+    until_heard(&first, &mut engine);
+    let (early, late) = (prompt(1, 3), prompt(2, 3));
+    engine.publish(&store(&early));
+    wait_until("the blocks", || has(&server, &early, &[&plain(0)]));
+
+    // One that comes in the middle, without a replay.
+    let (mut second, second_words) = control(Some((base, None)), &server.url());
+    second.set_members([rank(0)].into_iter());
+    wait_for_connection(&second, 1);
+    wait_until("what others know", || held(&second_words, &early)[0] == 3);
+    until_heard(&second, &mut engine);
+    engine.publish(&store(&late));
+    wait_until("its own", || held(&second_words, &late)[0] == 3);
+    let passes = || page(&second)["passes"].as_u64().unwrap();
+    let before = passes();
+    wait_until("a pass", || passes() > before || page(&second)["lent_blocks"] == 0);
+    assert_eq!(held(&second_words, &early)[0], 0);
+    assert!(has(&server, &early, &[&plain(0)]) && has(&server, &late, &[&plain(0)]));
+}
+
+/// Prints what it costs. `cargo test --release -p inlane-control --lib -- --ignored measured`
+#[test]
+#[ignore = "a measurement"]
+fn measured() {
+    const BLOCKS: u32 = 200_000;
+    const CHAIN: usize = 400;
+    let spec = MirrorSpec { slots: 16, blocks: 400_000, pages: 64 };
+    let server = Server::start();
+    let base = free_ports();
+    let control = |ports| {
+        let words = words(spec);
+        let redis = Some(Address::parse(&server.url()).unwrap());
+        let settings = KvSettings { redis, ..settings(ports) };
+        let options = Options { ttl: Duration::from_secs(600), ask: Ask::Never };
+        (KvEvents::start(settings, options, words.clone(), spec, None).unwrap(), words)
+    };
+    let (mut writer, _writer_words) = control(Some((base, None)));
+    let mut engine = engine(base, false, 0);
+    writer.set_members([rank(0)].into_iter());
+    wait_for_connection(&writer, 1);
+    until_heard(&writer, &mut engine);
+    let chains = BLOCKS / CHAIN as u32;
+    let payloads: Vec<Vec<u8>> =
+        (0..chains).map(|at| engine::batch(&store(&prompt(1_000 + at, CHAIN)))).collect();
+    let connection = &mut server.connect();
+    let memory = |connection: &mut Connection| -> u64 {
+        let text: String = ask(connection, cmd("INFO").arg("memory"));
+        let line = text.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let empty = memory(connection);
+    let began = Instant::now();
+    for payload in &payloads {
+        engine.publish_encoded(payload);
+    }
+    let count = u64::from(BLOCKS);
+    wait_until("all of it", || {
+        std::thread::sleep(Duration::from_millis(5));
+        ask::<u64>(connection, &cmd("DBSIZE")) >= 2 * count
+    });
+    let taken = began.elapsed();
+    println!("written: {:.0} blocks/s", count as f64 / taken.as_secs_f64());
+    println!("memory: {} bytes per block", (memory(connection) - empty) / count);
+
+    let (mut reader, words) = control(None);
+    let began = Instant::now();
+    reader.set_members([rank(0)].into_iter());
+    wait_until("all of it", || page(&reader)["passes"].as_u64().unwrap() > 0);
+    println!("first pass: {:.0} keys/s", count as f64 / began.elapsed().as_secs_f64());
+    assert!(page(&reader)["lent_blocks"].as_u64().unwrap() >= count);
+
+    let mut times = Vec::new();
+    for at in 0..500 {
+        let tokens = prompt(9_000_000 + at, 4);
+        let began = Instant::now();
+        engine.publish(&store(&tokens));
+        while held(&words, &tokens)[0] < 4 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        times.push(began.elapsed());
+    }
+    times.sort();
+    println!("engine to the other's table: p50 {:?}, p99 {:?}", times[250], times[495]);
+
+    let began = Instant::now();
+    writer.shared.as_ref().unwrap().lose_changes();
+    let before = page(&writer)["passes"].as_u64().unwrap();
+    wait_until("a pass", || page(&writer)["passes"].as_u64().unwrap() > before);
+    println!("all written anew and compared: {:?}", began.elapsed());
 }
