@@ -110,7 +110,7 @@ impl<T: Table> Core<T> {
     }
 
     /// A publisher is reached elsewhere than before.
-    pub(crate) fn relocate(&mut self, id: PublisherId, place: Place) {
+    pub(crate) fn relocate(&mut self, id: PublisherId, place: Place, now: Instant) {
         let Some(publisher) = self.publishers.get_mut(&id) else { return };
         publisher.follower.set_can_replay(place.replays.is_some());
         let before = std::mem::replace(&mut publisher.place, place);
@@ -118,6 +118,12 @@ impl<T: Table> Core<T> {
         if (&before.events, &before.filter) != (&place.events, &place.filter) {
             publisher.connected = false;
             connect(id, &publisher.who, place, &mut self.commands);
+        }
+        // Nothing tells when a publisher that connects to us does: it is asked for what was missed
+        // as soon as it can be.
+        if place.events.is_none() && place.replays.is_some() && before.replays != place.replays {
+            publisher.follower.on_connected(now, &mut self.effects);
+            self.perform(id, now);
         }
     }
 

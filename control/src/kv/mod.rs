@@ -44,7 +44,7 @@ use thiserror::Error;
 use self::core::Core;
 use self::io::{Command, Commander, Io, Strays};
 pub(crate) use self::metrics::{page, write as write_metrics};
-use self::publisher::{Identity, Place};
+use self::publisher::{Identity, Place, Publisher};
 use self::queue::{PublisherId, Queue};
 use self::redis::Shared;
 pub(crate) use self::segment::{SegmentTable, Tap, Ties};
@@ -287,8 +287,9 @@ impl KvEvents {
         let Some(found) = found else {
             return Place { events, replays, filter: filter.into() };
         };
+        let expected = events.filter(|_| !found.connects);
         Place {
-            events: found.events.clone().or(events).filter(|_| self.settings.ports.is_some()),
+            events: found.events.clone().or(expected).filter(|_| self.settings.ports.is_some()),
             replays: found.replays.clone().or(replays),
             filter: if found.is_elsewhere(&filter) { found.topic.clone() } else { filter }.into(),
         }
@@ -298,17 +299,24 @@ impl KvEvents {
     pub(crate) fn due_to_ask(&mut self) -> Vec<Endpoint> {
         let now = Instant::now();
         let Some(again) = self.options.ask.again() else { return Vec::new() };
-        let silent: Vec<PublisherId> = {
+        // Who is away may come back with another port; who is silent may be elsewhere.
+        let is_away =
+            |p: &Publisher| p.follower.heard_live() && p.place.events.is_some() && !p.connected;
+        let pauses: BTreeMap<PublisherId, Duration> = {
             let guarded = self.guarded.lock();
-            let silent = guarded.core.publishers().filter(|(_, p)| !p.follower.heard_live());
-            silent.map(|(id, _)| id).collect()
+            let pause = |p: &Publisher| match is_away(p) {
+                true => Some(sources::SILENT),
+                false => (!p.follower.heard_live()).then_some(again),
+            };
+            guarded.core.publishers().filter_map(|(id, p)| Some((id, pause(p)?))).collect()
         };
         let mut due = Vec::new();
         for known in self.members.values_mut() {
-            let asks = known.found.is_none() && self.options.ask.is_always()
-                || silent.binary_search(&known.id).is_ok();
-            if asks && now >= known.ask_at && due.len() < MAX_ASKED {
-                known.ask_at = now + again;
+            let pause = pauses.get(&known.id).copied();
+            let always = known.found.is_none() && self.options.ask.is_always();
+            let Some(pause) = pause.or(always.then_some(again)) else { continue };
+            if now >= known.ask_at && due.len() < MAX_ASKED {
+                known.ask_at = now + pause;
                 due.push(known.endpoint.clone());
             }
         }
@@ -335,7 +343,7 @@ impl KvEvents {
         if let Some(model) = &found.model {
             guarded.core.set_model(id, model);
         }
-        guarded.core.relocate(id, place);
+        guarded.core.relocate(id, place, Instant::now());
         guarded.flush();
         drop(guarded);
         if let Some(known) = self.members.get_mut(&endpoint.id) {

@@ -14,8 +14,10 @@ const MAX_BYTES: usize = 64 * 1024;
 /// Longest wait for one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Wait before a pod that has said nothing is asked, and before it is asked again.
-const SILENT: Duration = Duration::from_secs(5);
+/// Wait before a pod that has said nothing is asked, and between two questions to one whose
+/// connection is lost.
+pub(super) const SILENT: Duration = Duration::from_secs(5);
+/// Wait before a pod that has said nothing is asked again.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// When pods are asked.
@@ -54,6 +56,8 @@ impl Ask {
 pub(crate) struct Found {
     /// Where it publishes, if it can be connected to.
     pub(super) events: Option<String>,
+    /// Whether it connects to a subscriber instead.
+    pub(super) connects: bool,
     /// Where it can be asked for what was missed.
     pub(super) replays: Option<String>,
     pub(super) topic: String,
@@ -128,6 +132,7 @@ fn read(page: &Value, pod: IpAddr, rank: u32, base: Option<u16>) -> Option<Found
     let url = |text: &str| reachable(text, pod, added);
     Some(Found {
         events: url(endpoint),
+        connects: host(endpoint).is_some_and(|host| !binds(host, pod)),
         replays: url(text("replay_endpoint")),
         topic: text("topic").to_owned(),
         model: None,
@@ -137,12 +142,19 @@ fn read(page: &Value, pod: IpAddr, rank: u32, base: Option<u16>) -> Option<Found
 /// The URL by which a publisher that binds is reached. The host is the pod's own, whatever it says:
 /// it can speak for nobody else.
 fn reachable(endpoint: &str, pod: IpAddr, added: u16) -> Option<String> {
-    let rest = endpoint.strip_prefix("tcp://")?;
-    let (host, _) = rest.rsplit_once(':')?;
     let port = port_of(endpoint).filter(|&port| port != 0)?.checked_add(added)?;
+    binds(host(endpoint)?, pod).then(|| format!("tcp://{}", SocketAddr::new(pod, port)))
+}
+
+/// Whether a publisher binds an endpoint of this host, as vLLM decides it; its own address is what
+/// it has bound already.
+fn binds(host: &str, pod: IpAddr) -> bool {
     let own = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|host| host == pod);
-    let binds = host.contains('*') || host.contains("::") || own;
-    binds.then(|| format!("tcp://{}", SocketAddr::new(pod, port)))
+    host.contains('*') || host.contains("::") || own
+}
+
+fn host(endpoint: &str) -> Option<&str> {
+    Some(endpoint.strip_prefix("tcp://")?.rsplit_once(':')?.0)
 }
 
 fn port_of(endpoint: &str) -> Option<u16> {
@@ -201,6 +213,8 @@ mod tests {
         ] {
             let page = json!({"0": source(endpoint, None, "")});
             assert_eq!(urls(&page, 0, None), Some((reached, None)), "{endpoint}");
+            let connects = ["tcp://10.0.0.8:41000", "tcp://indexer:5557"].contains(&endpoint);
+            assert_eq!(read(&page, POD, 0, None).unwrap().connects, connects, "{endpoint}");
         }
     }
 

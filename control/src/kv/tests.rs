@@ -114,6 +114,31 @@ fn every_rank_has_ports_of_its_own() {
 }
 
 #[test]
+fn a_publisher_that_connects_is_asked_for_what_was_missed() {
+    let base = free_ports();
+    let words = words(SPEC);
+    let central = Some(format!("tcp://{ADDRESS}:{base}"));
+    let mut events = start(KvSettings { central, ..settings(None) }, words.clone());
+    let setup = Setup {
+        address: ADDRESS,
+        port: 8_000,
+        events: base,
+        replays: Some(base + 2),
+        form: Form::Topic,
+        buffer: 1_000,
+    };
+    // What it says arrives nowhere.
+    let mut engine = Engine::connect(setup, &format!("tcp://{ADDRESS}:{}", base + 1));
+    let tokens = prompt(1, 4);
+    engine.publish(&store(&tokens));
+    events.set_members([rank(0)].into_iter());
+    let replays = Some(format!("tcp://{ADDRESS}:{}", base + 2));
+    let topic = engine.setup.topic();
+    events.learn(&rank(0), Found { replays, topic, connects: true, ..Found::default() });
+    wait_until("the replay", || held(&words, &tokens) == [4, 0, 0, 0]);
+}
+
+#[test]
 fn the_table_moves_with_the_segment() {
     let base = free_ports();
     let first = words(SPEC);
