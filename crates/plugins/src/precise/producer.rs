@@ -246,8 +246,9 @@ impl PostChoice for PrecisePrefixCacheProducer {
         let destination = decision.target();
         let prefill =
             decision.profile(PREFILL_PROFILE).and_then(|run| run.targets.first().copied());
-        // Where another endpoint computes the prompt, its blocks come from there and not from the cache.
-        if let (Some(endpoint), None) = (destination, prefill) {
+        // Where another endpoint computes the prompt, its blocks come from there and not from the
+        // cache. Of several prompts vLLM reports what it found of one, beside the length of all.
+        if let (Some(endpoint), None, 1) = (destination, prefill, lookup.ends.len()) {
             effects.extend(self.prediction(lookup, endpoint).map(Effect::Keep));
         }
         if self.speculative_ms.is_none() {
@@ -350,6 +351,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use inlane_core::columns::{CachedTiers, PrefixMatch};
+    use inlane_core::effect::Effect;
     use inlane_core::endpoint::EndpointIx;
     use inlane_core::plugin::Part;
     use inlane_core::request::{Prompt, Request};
@@ -461,6 +463,21 @@ mod tests {
             let expected: Expectations = expected.into_iter().flat_map(both).collect();
             assert_eq!(*seen.lock().unwrap(), expected, "{parameters}");
         }
+    }
+
+    #[test]
+    fn a_prediction_is_kept_of_a_single_prompt_served_where_it_is_computed() {
+        let (mut world, built) = world("");
+        attach(&world);
+        let mut kept = |prompts: &[usize], targets: &[(&'static str, u32)]| {
+            produce(&mut world, &built, prompts);
+            let effects = world.choose(&built, &Request::default(), targets);
+            let kept = effects.iter().filter(|effect| matches!(effect, Effect::Keep(_)));
+            kept.count()
+        };
+        assert_eq!(kept(&[64], &[("decode", 0)]), 1);
+        assert_eq!(kept(&[64, 64], &[("decode", 0)]), 0);
+        assert_eq!(kept(&[64], &[("decode", 0), ("prefill", 2)]), 0);
     }
 
     #[test]

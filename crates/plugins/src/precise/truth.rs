@@ -20,10 +20,11 @@
 //! prediction of [`SAMPLE_TOKENS`] or more is *refuted* by a report of less than half of it; a
 //! report of as many is *missed* by a prediction of less than half. [`SAMPLES`] of one kind within
 //! some minutes, four in five of them bad, make a verdict. Responses that failed or were aborted, that a retry
-//! served elsewhere, or whose prompt another endpoint computed (a prefill leg), say nothing.
+//! served elsewhere, whose prompt another endpoint computed (a prefill leg), or that answer several
+//! prompts, of which vLLM reports one, say nothing.
 //!
-//! vLLM leaves the number out where it is 0. So an endpoint that has never reported any is not judged
-//! by its silence.
+//! Some versions of vLLM leave the number out where it is 0. So an endpoint that has never reported any
+//! is not judged by its silence.
 //!
 //! Workers count into atomics; the owner thread judges (`Truth::pass`). A decision costs one load
 //! per endpoint that the index credits.
