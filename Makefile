@@ -4,10 +4,10 @@
 CARGO ?= cargo
 PRODUCT := -p inlane-module -p inlane-control -p inlane-sim -p inlane-cli
 
-.PHONY: help build demo test bench cases fixtures verify clean deps
+.PHONY: help build demo test test-vllm bench cases fixtures verify clean deps
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 deps: ## Install what building, running and testing needs
 	@scripts/deps.sh build run test
@@ -24,6 +24,11 @@ demo: ## Show the scheduler at work in a real Envoy (KEEP=1 leaves it running)
 test: ## Format, lints, docs, unit, model and integration tests
 	@scripts/deps.sh build run test
 	@scripts/test.sh
+
+test-vllm: ## Tests with real vLLM servers on CPU (installs 6 GB the first time)
+	@scripts/deps.sh build run
+	@$(CARGO) build --release --locked $(PRODUCT)
+	@scripts/test-vllm.sh
 
 cases: ## Run acceptance cases: make cases FILES="a.json b.json"
 	@scripts/deps.sh build

@@ -3,3 +3,4 @@
 pub mod cases;
 pub mod fixtures;
 pub mod scenario;
+pub mod vllm;
