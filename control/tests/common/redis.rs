@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ::redis::{Client, Connection};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// A server at a Unix socket. It keeps nothing.
@@ -56,6 +57,21 @@ impl Server {
             assert!(Instant::now() < end, "Redis does not answer");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Has it stand still.
+    pub(crate) fn hang(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Has it go on.
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     fn socket(&self) -> PathBuf {

@@ -76,6 +76,12 @@ pub(super) fn engine_name(engine: u64) -> String {
     format!("engine:{engine}")
 }
 
+/// A name if it is that of an engine hash.
+pub(super) fn is_engine_name(name: &[u8]) -> Option<&str> {
+    key_of(name.strip_prefix(b"engine:")?)?;
+    std::str::from_utf8(name).ok()
+}
+
 /// The request key that a name stands for.
 pub(super) fn key_of(name: &[u8]) -> Option<u64> {
     let is_number =
@@ -115,6 +121,15 @@ mod tests {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(read(&format!(r#"{{"PodIdentifier":"{}"}}"#, "x".repeat(LONGEST))), None);
+    }
+
+    #[test]
+    fn engine_hashes_have_names_of_their_own() {
+        assert_eq!(engine_name(7), "engine:7");
+        assert_eq!(is_engine_name(b"engine:7"), Some("engine:7"));
+        for name in [&b"engine:"[..], b"engine:x", b"7", b"engine:engine:7"] {
+            assert_eq!(is_engine_name(name), None);
+        }
     }
 
     #[test]

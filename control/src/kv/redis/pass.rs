@@ -10,7 +10,7 @@ use inlane_segment::table::MirrorReader;
 use redis::{RedisResult, cmd};
 
 use super::super::queue::PublisherId;
-use super::layout::Entry;
+use super::layout::{Entry, is_engine_name, key_of};
 use super::server::{Fields, Server};
 use super::view::View;
 
@@ -42,6 +42,8 @@ pub(super) struct Pass {
     /// When the next slice is due.
     pub(super) next_at: Instant,
     pub(super) keys: u64,
+    /// Whether entries were taken out for which engine hashes may stand yet.
+    pub(super) leaves_names: bool,
 }
 
 /// What came of a comparison.
@@ -80,6 +82,7 @@ impl Pass {
             hurries,
             next_at: now,
             keys: 0,
+            leaves_names: false,
         }
     }
 
@@ -94,18 +97,15 @@ impl Pass {
             return Ok((false, Outcome::default()));
         };
         let began = Instant::now();
-        let (next, mut keys) = server.scan(self.cursor)?;
+        let (next, names) = server.scan(self.cursor, "[0-9]*")?;
+        let mut keys: Vec<u64> = names.iter().filter_map(|name| key_of(name)).collect();
         keys.sort_unstable();
         keys.dedup();
         self.keys += keys.len() as u64;
         let outcome = compare(server, view, &reader, &keys, Some(self))?;
+        self.leaves_names |= outcome.removed > 0;
         self.cursor = next;
-        let now = Instant::now();
-        self.next_at = now;
-        if !self.hurries {
-            // Three quarters of the time are the server's and ours for something else.
-            self.next_at += (now - began).min(Duration::from_millis(20)) * 3;
-        }
+        self.next_at = if self.hurries { Instant::now() } else { after(began) };
         Ok((next == 0, outcome))
     }
 
@@ -132,6 +132,39 @@ impl Pass {
         });
         lacking.map(|(pod, _)| pod.to_owned()).collect()
     }
+}
+
+/// One walk over the names of engine hashes, for those that stand for nothing any more.
+pub(super) struct Sweep {
+    cursor: u64,
+    /// When the next slice is due.
+    pub(super) next_at: Instant,
+}
+
+impl Sweep {
+    pub(super) fn new() -> Self {
+        Self { cursor: 0, next_at: Instant::now() }
+    }
+
+    /// The next slice; answers whether it was the last.
+    pub(super) fn slice(&mut self, server: &mut Server) -> RedisResult<bool> {
+        let began = Instant::now();
+        let (next, names) = server.scan(self.cursor, "engine:*")?;
+        for name in names.iter().filter_map(|name| is_engine_name(name)) {
+            server.add_prune(name)?;
+        }
+        server.flush()?;
+        self.cursor = next;
+        self.next_at = after(began);
+        Ok(next == 0)
+    }
+}
+
+/// When to go on after something that began at that time: three quarters of the time are the
+/// server's and ours for something else.
+fn after(began: Instant) -> Instant {
+    let now = Instant::now();
+    now + (now - began).min(Duration::from_millis(20)) * 3
 }
 
 /// Brings the index up to what the server has of deaf pods under these keys, and takes out of the

@@ -24,9 +24,11 @@ const MOST_HOLDERS: usize = 1 << 18;
 /// Keys that are remembered as changed.
 const MOST_CHANGED: usize = 1 << 18;
 
-/// Drops the keys of an engine hash if nobody holds any of them. Keys: its name, and theirs.
-const PRUNE: &str = "for i = 2, #KEYS do if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end \
-                     end return redis.call('DEL', KEYS[1])";
+/// Forgets what an engine hash stands for if nobody holds any of it. Argument: its name.
+const PRUNE: &str = "if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return 0 end \
+                     for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do \
+                     if redis.call('EXISTS', key) == 1 then return 0 end end \
+                     return redis.call('DEL', KEYS[1])";
 
 /// Answers that speak of the server and not of a command: it is of no use until it has changed.
 const UNUSABLE: [&str; 9] = [
@@ -102,11 +104,9 @@ impl Server {
         if self.commands >= BATCH { self.flush() } else { Ok(()) }
     }
 
-    /// An engine hash may stand for nothing any more.
-    pub(super) fn add_prune(&mut self, engine: &str, keys: &[u64]) -> RedisResult<()> {
-        let mut command = cmd("EVALSHA");
-        command.arg(self.prune.get_hash()).arg(keys.len() + 1).arg(engine).arg(keys);
-        self.add(&command)
+    /// An engine hash of this name may stand for nothing any more.
+    pub(super) fn add_prune(&mut self, engine: &str) -> RedisResult<()> {
+        self.add(cmd("EVALSHA").arg(self.prune.get_hash()).arg(1).arg(engine))
     }
 
     /// Sends the batch. What the server refuses is counted.
@@ -163,11 +163,11 @@ impl Server {
         std::mem::take(&mut self.changed)
     }
 
-    /// Request keys, from a cursor on (0 = the start), and the next cursor (0 = the end). A key may come
-    /// twice; one that is there all the time comes.
-    pub(super) fn scan(&mut self, cursor: u64) -> RedisResult<(u64, Vec<u64>)> {
+    /// Names like `pattern`, from a cursor on (0 = the start), and the next cursor (0 = the end). A
+    /// name may come twice; one that is there all the time comes.
+    pub(super) fn scan(&mut self, cursor: u64, pattern: &str) -> RedisResult<(u64, Vec<Vec<u8>>)> {
         let mut command = cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg("[0-9]*").arg("COUNT").arg(SLICE);
+        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SLICE);
         let answer = self.ask(&command)?;
         let Value::Array(answer) = answer else { return Err(unexpected("SCAN")) };
         let [cursor, names] = answer.try_into().map_err(|_| unexpected("SCAN"))?;
@@ -175,14 +175,12 @@ impl Server {
             Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
             _ => None,
         };
-        let (Some(cursor), Value::Array(names)) = (cursor, names) else {
-            return Err(unexpected("SCAN"));
-        };
-        let keys = names.iter().filter_map(|name| match name {
-            Value::BulkString(name) => key_of(name),
-            _ => None,
-        });
-        Ok((cursor, keys.collect()))
+        match (cursor, names) {
+            (Some(cursor), Value::Array(names)) => {
+                Ok((cursor, names.into_iter().filter_map(text).collect()))
+            }
+            _ => Err(unexpected("SCAN")),
+        }
     }
 
     /// How many fields each key has; `None` where it is no hash, or larger than any entry can be.
@@ -295,7 +293,7 @@ fn open(info: &ConnectionInfo, protocol: ProtocolVersion) -> RedisResult<Connect
 fn is_too_old(error: &RedisError) -> bool {
     error.kind() == ErrorKind::RESP3NotSupported
         || error.code() == Some("NOPROTO")
-        || error.detail().is_some_and(|detail| detail.contains("HELLO"))
+        || error.detail().is_some_and(|detail| detail.contains("unknown command"))
 }
 
 fn is_unusable(error: &ServerError) -> bool {

@@ -13,7 +13,7 @@ use super::Status;
 use super::address::Address;
 use super::layout::{Entry, engine_name};
 use super::outbox::{Change, Flow, Outbox};
-use super::pass::{Outcome, Pass, compare};
+use super::pass::{Outcome, Pass, Sweep, compare};
 use super::server::{BATCH, Server};
 use super::view::{Member, View};
 
@@ -50,6 +50,8 @@ pub(super) struct Worker {
     /// The last pause after changes were dropped, until all is written.
     behind: Option<Duration>,
     pass: Option<Pass>,
+    /// Underway when blocks were taken out whose engine hashes are not known.
+    sweep: Option<Sweep>,
     pass_at: Instant,
     look_at: Instant,
     listen_at: Instant,
@@ -74,6 +76,7 @@ impl Worker {
             has_begun: false,
             behind: None,
             pass: None,
+            sweep: None,
             pass_at: now,
             look_at: now,
             listen_at: now,
@@ -112,6 +115,7 @@ impl Worker {
         let mut changes = Vec::new();
         loop {
             let next = self.pass.as_ref().map_or(self.look_at, |pass| pass.next_at);
+            let next = self.sweep.as_ref().map_or(next, |sweep| sweep.next_at.min(next));
             let wait = next.min(self.listen_at).saturating_duration_since(Instant::now());
             match self.outbox.take(BATCH, &mut changes, wait) {
                 Flow::Stopped => return Ok(()),
@@ -141,6 +145,7 @@ impl Worker {
             }
             self.follow(server)?;
             self.walk(server)?;
+            self.sweep(server)?;
             self.status.lock().note(server);
         }
     }
@@ -148,6 +153,7 @@ impl Worker {
     /// Lets changes flow, and believes nothing of what the server has.
     fn begin(&mut self) {
         self.abandon_pass();
+        self.sweep = None;
         self.outbox.begin();
         self.view.expire();
         if std::mem::replace(&mut self.has_begun, true) && self.view.look().is_some() {
@@ -189,7 +195,7 @@ impl Worker {
                     for &key in &keys {
                         server.add(cmd("HDEL").arg(key).arg(field))?;
                     }
-                    server.add_prune(&engine_name(engine), &keys)?;
+                    server.add_prune(&engine_name(engine))?;
                     removed += keys.len() as u64;
                 }
                 Change::Cleared { pod, held } => {
@@ -261,6 +267,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Goes on with a sweep.
+    fn sweep(&mut self, server: &mut Server) -> RedisResult<()> {
+        let Some(sweep) = self.sweep.as_mut().filter(|sweep| Instant::now() >= sweep.next_at)
+        else {
+            return Ok(());
+        };
+        if sweep.slice(server)? {
+            self.sweep = None;
+        }
+        Ok(())
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         let is_new = |(pod, member): (&str, Member)| match member.is_deaf {
             true => !self.read.contains(&member.id),
@@ -319,6 +337,9 @@ impl Worker {
             (false, true) => PASSES[0],
         };
         self.behind = None;
+        if pass.leaves_names || !pass.clearing.is_empty() {
+            self.sweep = Some(Sweep::new());
+        }
         let now = Instant::now();
         (self.pass_at, self.look_at) = (now + period, now + LOOK);
         self.status.lock().end_pass(pass.keys, pass.began.elapsed());

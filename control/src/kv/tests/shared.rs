@@ -280,6 +280,7 @@ fn leftovers_of_an_own_pod_go_and_those_of_others_stay() {
     events.set_members(std::iter::empty());
     wait_until("the pod that left", || has(&server, &tokens, &[]));
     assert!(has(&server, &old, &cleared));
+    wait_until("names of engine hashes", || ask::<u64>(connection, &cmd("DBSIZE")) == 3);
 }
 
 #[test]
@@ -387,6 +388,48 @@ fn who_knows_a_part_takes_nothing_from_who_knows_all() {
     wait_until("a pass", || passes() > before || page(&second)["lent_blocks"] == 0);
     assert_eq!(held(&second_words, &early)[0], 0);
     assert!(has(&server, &early, &[&plain(0)]) && has(&server, &late, &[&plain(0)]));
+}
+
+#[test]
+fn a_server_that_refuses_counts_as_lost() {
+    let mut server = Server::start();
+    for (line, text) in
+        [("requirepass secret", "NOAUTH"), ("replicaof 127.0.0.1 1", "read only replica")]
+    {
+        server.restart(line);
+        let (events, _words) = control(None, &server.url());
+        wait_until("a refusal", || {
+            page(&events)["error"].as_str().is_some_and(|error| error.contains(text))
+        });
+        assert!(!is_connected(&events), "{line}");
+    }
+    server.restart("requirepass secret");
+    let (events, _words) = control(None, &format!("{}?pass=secret", server.url()));
+    wait_until("the server", || is_connected(&events));
+}
+
+#[test]
+fn a_server_that_hangs_holds_nobody_up() {
+    let server = Server::start();
+    let base = free_ports();
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let mut engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    server.hang();
+    let (one, two) = (prompt(1, 4), prompt(2, 4));
+    engine.publish(&store(&one));
+    wait_until("the blocks", || held(&words, &one)[0] == 4);
+    wait_until("the loss", || !is_connected(&events));
+    engine.publish(&store(&two));
+    wait_until("the blocks", || held(&words, &two)[0] == 4);
+    server.go_on();
+    for tokens in [&one, &two] {
+        wait_until("all of it", || has(&server, tokens, &[&plain(0)]));
+    }
+    server.hang();
+    drop(events);
+    server.go_on();
 }
 
 /// Prints what it costs. `cargo test --release -p inlane-control --lib -- --ignored measured`
