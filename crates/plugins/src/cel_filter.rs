@@ -173,6 +173,14 @@ mod tests {
             ("-endpoint.waiting <= -4", &[1, 2]),
             ("endpoint.waiting % 3 == 0", &[0, 2]),
             ("endpoint.waiting / 0 == 1", &[]),
+            ("endpoint.labels.gpu.matches('^h1[0-9]{2}$')", &[0]),
+            ("matches(request.model, '70b')", &[0, 1, 2]),
+            ("endpoint.labels.gpu.matches('')", &[0, 1]),
+            ("['h', 'x'].exists(p, endpoint.labels.gpu.startsWith(p))", &[0]),
+            ("[endpoint.waiting, 9].all(n, n > 3 && n < 9 || n == 9)", &[1, 2]),
+            ("['a', 'b'].exists(x, ['b', 'c'].exists(y, x == y && endpoint.name == x))", &[1]),
+            ("['c'].exists(x, [x, 'a'].exists(x, endpoint.name == x))", &[0, 2]),
+            ("[].all(x, x == 1) && ![].exists(x, true) && endpoint.waiting == 0", &[0]),
         ] {
             assert_eq!(kept(expression, &request), expected, "{expression}");
         }
@@ -241,6 +249,8 @@ mod tests {
         let mut world = World::new(0);
         let deep = format!("{}1{}", "(".repeat(200), ")".repeat(200));
         let long = format!("true{}", " || true".repeat(300));
+        let items = "1, ".repeat(20) + "1";
+        let many = format!("[{items}].all(x, [{items}].all(y, x == y))");
         for expression in [
             "",
             "1 +",
@@ -252,8 +262,18 @@ mod tests {
             "endpoint.waiting + 'a' == 'b'",
             "endpoint.name < 3",
             "endpoint.waiting && true",
-            "[1, 2].exists(x, x == 1)",
-            "endpoint.name.matches('a.*')",
+            "[1, 2].exists_one(x, x == 1)",
+            "[1, 2].exists(x, x)",
+            "[1, 2].exists(endpoint, endpoint.waiting == 1)",
+            "[1, 2].filter(x, x == 1) == [1]",
+            "endpoint.labels.exists(x, x == 'a')",
+            "x == 1",
+            "[1].exists(x, true) && x == 1",
+            "endpoint.name.matches('a(')",
+            "endpoint.name.matches(endpoint.pod)",
+            "endpoint.waiting.matches('1')",
+            "endpoint.name.matches('(a{99}){99}{99}')",
+            &many,
             "{'a': 1}['a'] == 1",
             "timestamp('2020-01-01T00:00:00Z') > timestamp('2019-01-01T00:00:00Z')",
             "endpoint.labels['a', 'b'] == 'x'",

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 
 use cel::IdedExpr;
-use cel::common::ast::{CallExpr, Expr, LiteralValue, SelectExpr, operators};
+use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, SelectExpr, operators};
 use cel::parser::Parser;
+use regex::{Regex, RegexBuilder};
 
 use super::number::{Arithmetic, Conversion};
 use super::value::Value;
@@ -12,6 +13,8 @@ use super::{MAX_NODES, MAX_SHARED, MAX_TEXT};
 
 /// Nesting that is accepted.
 const MAX_DEPTH: u16 = 48;
+/// Memory that a compiled pattern may take, and what it may use while it is matched, in bytes.
+const MAX_PATTERN: usize = 1 << 18;
 
 /// What a value will be, where that is known before evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,7 @@ pub(super) enum Node<F> {
     If(Box<Node<F>>, Box<Node<F>>, Box<Node<F>>),
     In(Box<Node<F>>, Vec<Node<F>>),
     Literal(Literal),
+    Matches(Regex, Box<Node<F>>),
     Negate(Box<Node<F>>),
     Not(Box<Node<F>>),
     Or(Box<Node<F>>, Box<Node<F>>),
@@ -136,7 +140,7 @@ impl<F: Copy> Program<F> {
         let tree = parsed.map_err(|errors| {
             errors.errors.first().map_or_else(|| "no expression".into(), |e| e.msg.clone())
         })?;
-        let mut compiler = Compiler { names, nodes: 0, shared: Vec::new() };
+        let mut compiler = Compiler { names, nodes: 0, shared: Vec::new(), bound: Vec::new() };
         let part = compiler.node(&tree)?;
         let kind = part.kind;
         let root = compiler.place(part);
@@ -153,6 +157,8 @@ struct Compiler<'n, F> {
     names: &'n mut dyn Names<Field = F>,
     nodes: usize,
     shared: Vec<Node<F>>,
+    /// Variables of the quantifiers around, with the items that they stand for.
+    bound: Vec<(String, IdedExpr)>,
 }
 
 /// A compiled part of the expression.
@@ -206,18 +212,69 @@ impl<F: Copy> Compiler<'_, F> {
             Expr::Literal(literal) => constant(literal),
             Expr::Ident(_) | Expr::Select(_) => self.name(&tree.expr),
             Expr::Call(call) => self.call(call),
-            Expr::Comprehension(_) => {
-                Err("all, exists, exists_one, filter and map are not supported".into())
+            Expr::Comprehension(quantifier) => self.quantifier(quantifier),
+            Expr::List(_) => {
+                Err("a list is supported on the right of `in` and before all and exists".into())
             }
-            Expr::List(_) => Err("a list is supported on the right of `in` only".into()),
             Expr::Map(_) | Expr::Struct(_) => Err("maps and messages are not supported".into()),
             Expr::Unspecified => Err("an incomplete expression".into()),
         }
     }
 
+    /// `all` or `exists` over a list that is written out: its items one by one, so that every one
+    /// counts as operations of its own.
+    fn quantifier(&mut self, quantifier: &ComprehensionExpr) -> Result<Part<F>, String> {
+        let ComprehensionExpr { iter_range, iter_var, loop_step, .. } = quantifier;
+        let step = match &loop_step.expr {
+            Expr::Call(step) => Some((step.func_name.as_str(), step.args.as_slice())),
+            _ => None,
+        };
+        let (exists, condition) = match step {
+            Some((operators::LOGICAL_OR, [_, condition])) => (true, condition),
+            Some((operators::LOGICAL_AND, [_, condition])) => (false, condition),
+            _ => return Err("exists_one, filter and map are not supported".into()),
+        };
+        let Expr::List(list) = &iter_range.expr else {
+            return Err("all and exists go over a list that is written out".into());
+        };
+        let mut whole = constant(&LiteralValue::Boolean((!exists).into()))?;
+        for (at, item) in list.elements.iter().enumerate() {
+            self.bound.push((iter_var.clone(), item.clone()));
+            let part = self.node(condition).and_then(|part| part.expect(Kind::Bool, "a condition"));
+            self.bound.pop();
+            whole = match at {
+                0 => part?,
+                _ => self.join(Some(Kind::Bool), [whole, part?], |[a, b]| match exists {
+                    true => Node::Or(a, b),
+                    false => Node::And(a, b),
+                }),
+            };
+        }
+        Ok(whole)
+    }
+
+    /// What a quantifier's variable stands for, which knows of no variable of its own or later ones.
+    fn variable(&mut self, expr: &Expr) -> Option<Result<Part<F>, String>> {
+        let Expr::Ident(name) = expr else { return None };
+        let at = self.bound.iter().rposition(|(bound, _)| bound == name)?;
+        let inner = self.bound.split_off(at);
+        let part = inner.first().map(|(_, item)| self.node(item));
+        self.bound.extend(inner);
+        part
+    }
+
     /// A name, with `has` around it or not.
     fn name(&mut self, expr: &Expr) -> Result<Part<F>, String> {
+        if let Some(part) = self.variable(expr) {
+            return part;
+        }
         let (path, test) = path(expr).ok_or("only names can be selected from")?;
+        if self.bound.iter().any(|(bound, _)| Some(&bound.as_str()) == path.first()) {
+            return Err(format!(
+                "{} is an item of a list, nothing can be selected from it",
+                path[0]
+            ));
+        }
         if let Some(Name::Field(field)) = self.names.resolve(&path) {
             return Ok(self.field(field, test));
         }
@@ -319,6 +376,7 @@ impl<F: Copy> Compiler<'_, F> {
                 }
             }
             (operators::IN, [value, list]) => self.membership(value, list),
+            ("matches", [text, pattern]) => self.matches(text, pattern),
             ("size", [a]) => self.convert(Conversion::Size, a),
             ("int", [a]) => self.convert(Conversion::Int, a),
             ("uint", [a]) => self.convert(Conversion::Uint, a),
@@ -410,6 +468,7 @@ impl<F: Copy> Compiler<'_, F> {
             ("contains", [_]) => TextTest::Contains,
             ("endsWith", [_]) => TextTest::EndsWith,
             ("startsWith", [_]) => TextTest::StartsWith,
+            ("matches", [pattern]) => return self.matches(target, pattern),
             ("size", []) => return self.convert(Conversion::Size, target),
             _ => return Err(format!("the method {name} is not supported")),
         };
@@ -417,6 +476,19 @@ impl<F: Copy> Compiler<'_, F> {
         let pattern = self.node(&args[0])?.expect(Kind::Text, name)?;
         let make = |[a, b]: [_; 2]| Node::Text(test, a, b);
         Ok(self.join(Some(Kind::Bool), [text, pattern], make))
+    }
+
+    /// A pattern is compiled with the expression, so it has to be written out. Matching takes time
+    /// linear in the text.
+    fn matches(&mut self, text: &IdedExpr, pattern: &IdedExpr) -> Result<Part<F>, String> {
+        let Expr::Literal(LiteralValue::String(pattern)) = &pattern.expr else {
+            return Err("matches takes a pattern that is written out".into());
+        };
+        let mut builder = RegexBuilder::new(pattern.inner());
+        let regex = builder.size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN).build();
+        let regex = regex.map_err(|e| format!("{:?} is no pattern: {e}", pattern.inner()))?;
+        let text = self.node(text)?.expect(Kind::Text, "matches")?;
+        Ok(self.join(Some(Kind::Bool), [text], |[text]| Node::Matches(regex, text)))
     }
 
     fn math(&mut self, name: &str, args: &[IdedExpr]) -> Result<Part<F>, String> {

@@ -103,6 +103,7 @@ fn eval<'a, F: Copy>(
                 TextTest::StartsWith => text.starts_with(pattern),
             }))
         }
+        Node::Matches(pattern, text) => Ok(Value::Bool(pattern.is_match(of(text)?.text()?))),
         Node::Convert(conversion, inner) => conversion.apply(of(inner)?),
         Node::Extreme(want, first, others) => {
             let mut best = of(first)?;

@@ -1,11 +1,11 @@
 //! Common Expression Language, as far as a decision can afford it.
 //!
 //! The `cel` crate parses; the tree it yields is compiled to one whose names are resolved and whose
-//! values are `Copy`, so that evaluation allocates nothing. What that leaves out (comprehensions such
-//! as `exists`, building strings, lists and maps, regular expressions, time) is an error when a
-//! configuration is loaded. An expression has at most [`MAX_NODES`] nodes and each is evaluated at
-//! most once, which bounds an evaluation; parts that do not depend on the endpoint are evaluated once
-//! per decision.
+//! values are `Copy`, so that evaluation allocates nothing but what a thread's first use of a pattern
+//! takes. What that leaves out (lists other than those written out, building strings, lists and maps,
+//! time) is an error when a configuration is loaded. An expression has at most [`MAX_NODES`] nodes and
+//! each is evaluated at most once, which bounds an evaluation; parts that do not depend on the
+//! endpoint are evaluated once per decision.
 //!
 //! Beyond the standard, arithmetic between numbers of different types is done in doubles.
 //!
