@@ -26,6 +26,14 @@ impl<'a> Cursor<'a> {
     /// is; the cursor stays where it is otherwise.
     #[inline]
     pub(crate) fn small(&mut self) -> Option<u32> {
+        // Widths alternate at random in a list of tokens: no branch depends on which of two it is.
+        if let Some(&[marker, ref bytes @ ..]) = self.rest.first_chunk::<5>()
+            && let exponent @ 0..=2 = marker.wrapping_sub(0xcc)
+        {
+            let width = 1 << exponent;
+            self.rest = self.rest.get(1 + width..).unwrap_or_default();
+            return Some(u32::from_be_bytes(*bytes) >> (32 - 8 * width));
+        }
         match *self.rest {
             [value @ ..0x80, ref rest @ ..] => {
                 self.rest = rest;
