@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inlane_kv::event::{EngineType, decode};
+use inlane_kv::event::{Buffers, EngineType, decode_into};
 use inlane_kv::{Applier, Mirror};
 
 use super::follow::{Effect, Follower, Position, Reason};
@@ -51,11 +51,15 @@ pub(crate) struct Core<T> {
     /// How long a publisher may be silent.
     ttl: Duration,
     runs: u64,
-    /// Who wants a replay, in order.
+    /// Who wants a replay, in order, each once.
     waiting: VecDeque<PublisherId>,
+    /// The same as a set.
+    queued: BTreeSet<PublisherId>,
     replaying: BTreeSet<PublisherId>,
     commands: Vec<Command>,
     effects: Vec<Effect>,
+    /// Memory of the last batch, for the next one.
+    buffers: Buffers,
     resets: u64,
     pairs: Pairs,
     /// Of publishers that are gone.
@@ -72,9 +76,11 @@ impl<T: Table> Core<T> {
             ttl,
             runs: 0,
             waiting: VecDeque::new(),
+            queued: BTreeSet::new(),
             replaying: BTreeSet::new(),
             commands: Vec::new(),
             effects: Vec::new(),
+            buffers: Buffers::default(),
             resets: 0,
             pairs: Pairs::default(),
             past: Numbers::default(),
@@ -142,6 +148,9 @@ impl<T: Table> Core<T> {
         if let Some(publisher) = self.publishers.remove(&id) {
             self.empty(publisher.who.slot);
             self.replaying.remove(&id);
+            if self.queued.remove(&id) {
+                self.waiting.retain(|waiting| *waiting != id);
+            }
             self.commands.push(Command::Remove { id });
             self.past.absorb(&publisher.numbers);
         }
@@ -323,6 +332,7 @@ impl<T: Table> Core<T> {
         let wants = |publisher: &Publisher| publisher.follower.wants_replay();
         self.waiting =
             self.publishers.iter().filter(|(_, p)| wants(p)).map(|(&id, _)| id).collect();
+        self.queued = self.waiting.iter().copied().collect();
         self.start_replays(now);
     }
 
@@ -346,7 +356,12 @@ impl<T: Table> Core<T> {
                         publisher.numbers.count_error(operation);
                     }
                 }
-                Effect::Replay => self.waiting.push_back(id),
+                Effect::Replay => {
+                    // A publisher that begins anew while it waits asks once more.
+                    if self.queued.insert(id) {
+                        self.waiting.push_back(id);
+                    }
+                }
             }
         }
         self.effects = effects;
@@ -361,6 +376,7 @@ impl<T: Table> Core<T> {
         while self.replaying.len() < MAX_REPLAYS
             && let Some(id) = self.waiting.pop_front()
         {
+            self.queued.remove(&id);
             let Some(publisher) = self.publishers.get_mut(&id) else { continue };
             let Some(url) = publisher.place.replays.clone() else { continue };
             if publisher.follower.wants_replay() {
@@ -387,12 +403,12 @@ impl<T: Table> Core<T> {
     }
 
     fn apply(&mut self, id: PublisherId, message: &Message, position: Position) {
-        let Self { publishers, table, applier, engine, pairs, .. } = self;
+        let Self { publishers, table, applier, engine, pairs, buffers, .. } = self;
         let (Some(publisher), Some(table)) = (publishers.get_mut(&id), table) else { return };
         let Publisher { who, numbers, model, .. } = publisher;
         let model = message.model.as_deref().or(model.as_deref()).unwrap_or_default();
         table.own(who.slot);
-        match decode(&message.payload, *engine) {
+        match decode_into(&message.payload, *engine, std::mem::take(buffers)) {
             Ok(batch) => {
                 numbers.applied += 1;
                 numbers.malformed += u64::from(batch.malformed());
@@ -402,6 +418,7 @@ impl<T: Table> Core<T> {
                 let applied = applier.apply(table, who.slot, model, &batch);
                 pairs.stored += applied.stored as u64;
                 pairs.removed += applied.removed as u64;
+                *buffers = batch.into_buffers();
             }
             Err(error) => {
                 numbers.undecodable += 1;

@@ -505,4 +505,6 @@ fn applier(settings: &KvSettings, tiers: &[String]) -> Applier {
 }
 
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod tests;

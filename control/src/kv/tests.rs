@@ -10,7 +10,7 @@ use super::*;
 
 #[allow(dead_code, clippy::unwrap_used, reason = "what the tests of the process need too")]
 #[path = "../../tests/common/engine.rs"]
-mod engine;
+pub(super) mod engine;
 
 mod shared;
 
@@ -36,7 +36,7 @@ fn free_ports() -> u16 {
     panic!("no four ports in a row are free");
 }
 
-fn settings(ports: Option<(u16, Option<u16>)>) -> KvSettings {
+pub(super) fn settings(ports: Option<(u16, Option<u16>)>) -> KvSettings {
     KvSettings {
         keys: Keys { block_tokens: 16, algorithm: HashAlgorithm::CborFnv, seed: String::new() },
         engine: parameters::EngineType::Vllm,
