@@ -26,9 +26,16 @@ fn entry(pod: u8) -> String {
     format!("- {{name: pod-{pod}, address: \"{}\", port: \"{SERVING}\"}}\n", address(pod))
 }
 
-/// A port that is free at all loopback addresses, for as long as nobody else asks.
+/// A port that is free at all loopback addresses, as is the one after it, for as long as nobody else
+/// asks.
 fn free_port() -> u16 {
-    TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let first = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("0.0.0.0", port + 1)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Ports of events and replays.
@@ -286,20 +293,31 @@ fn ranks_publish_at_ports_of_their_own() {
     let scene = Scene::new();
     scene.write("config.yaml", &ports.config());
     // Two ranks of one pod: one address, two serving ports.
-    let entry = |name: &str, port: u16| {
-        format!("- {{name: {name}, address: \"{}\", port: \"{port}\"}}\n", address(1))
+    let entry = |name: &str, port: u16, more: &str| {
+        format!("- {{name: {name}, address: \"{}\", port: \"{port}\"{more}}}\n", address(1))
     };
-    scene.endpoints(&[entry("pod-1", 1)]);
+    scene.endpoints(&[entry("pod-1", 1, "")]);
     let control = start(&scene, &[]);
     let mut reader = scene.reader();
     let mut engine = ports.engine(1);
     connected(&control, &[1]);
     engine.publish(&store(&prompt(1, 2)));
     wait_for(&mut reader, 1, &prompt(1, 2), 2);
-    // Another endpoint at the same address gets a subscriber of its own.
-    scene.endpoints(&[entry("pod-1", 1), entry("pod-2", 2)]);
+    let second = |port: u16| port + 1;
+    let setup = ports.setup(1);
+    let (events, replays) = (second(setup.events), setup.replays.map(second));
+    let mut other = Engine::start(Setup { port: 2, events, replays, ..setup });
+    // What it says before it is known is asked for.
+    other.publish(&store(&prompt(2, 3)));
+    scene.endpoints(&[entry("pod-1", 1, ""), entry("pod-2", 2, ", rank: 1")]);
     reader.wait_for_names(&["pod-1", "pod-2"]);
     connected(&control, &[1, 2]);
+    wait_for(&mut reader, 2, &prompt(2, 3), 3);
+    other.publish(&store(&prompt(3, 4)));
+    wait_for(&mut reader, 2, &prompt(3, 4), 4);
+    // Each speaks for itself.
+    assert_eq!(held(&mut reader, 1, &prompt(2, 3)), Some(0));
+    assert_eq!(held(&mut reader, 2, &prompt(1, 2)), Some(0));
     let subscribers = "llm_d_epp_kv_cache_events_active_subscribers";
     assert_eq!(control.metric(subscribers), Some(2.0));
 }

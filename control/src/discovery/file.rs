@@ -1,9 +1,10 @@
 //! The endpoints file of `file-discovery` and `multicluster-file-discovery`.
 //!
-//! YAML or JSON: `endpoints: [{name, namespace, address, port, labels}]`. The port is a string and
+//! YAML or JSON: `endpoints: [{name, namespace, address, port, rank, labels}]`. The port is a string and
 //! the address an IPv4 literal, as in the original, or with clusters anything that has an address;
-//! unknown keys are ignored; of two entries with the same namespace and name the last one counts. The file is untrusted: its size is bounded, and
-//! an entry that makes no sense is reported by itself, so that a reload can apply the others.
+//! unknown keys are ignored, as the original ignores `rank`; of two entries with the same namespace and
+//! name the last one counts. The file is untrusted: its size is bounded, and an entry that makes no
+//! sense is reported by itself, so that a reload can apply the others.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -56,6 +57,8 @@ pub(crate) enum EntryError {
     Name { id: String, address: String },
     #[error("endpoint '{id}': port '{port}' is not a number from 1 to 65535")]
     Port { id: String, port: String },
+    #[error("endpoint '{id}': rank {rank} is not a number from 0 to 65535")]
+    Rank { id: String, rank: String },
 }
 
 #[derive(Deserialize)]
@@ -74,6 +77,9 @@ struct Entry {
     address: String,
     #[serde(default)]
     port: String,
+    /// Anything, so that what is no rank is the entry's fault and not the file's.
+    #[serde(default)]
+    rank: serde_yaml::Value,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
 }
@@ -119,13 +125,14 @@ fn member(entry: Entry, of: Entries) -> Result<Member, EntryError> {
         },
     };
     let port = port(&entry.port, &id)?;
+    let rank = rank(&entry.rank, &id)?;
     Ok(Member {
         namespace,
         pod_name: entry.name.clone(),
         name: entry.name,
         address,
         port,
-        rank: 0,
+        rank,
         labels,
         metrics,
     })
@@ -137,6 +144,21 @@ fn port(text: &str, id: &str) -> Result<u16, EntryError> {
         Ok(port) if digits && port != 0 => Ok(port),
         _ => Err(EntryError::Port { id: id.to_owned(), port: text.to_owned() }),
     }
+}
+
+/// The number of a data-parallel rank; 0 where none is given.
+fn rank(value: &serde_yaml::Value, id: &str) -> Result<u32, EntryError> {
+    use serde_yaml::Value;
+    let number = match value {
+        Value::Null => Some(0),
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    number.and_then(|number| u16::try_from(number).ok()).map(u32::from).ok_or_else(|| {
+        let rank = serde_yaml::to_string(value).unwrap_or_default();
+        EntryError::Rank { id: id.to_owned(), rank: rank.trim_end().to_owned() }
+    })
 }
 
 /// Where the labels of a cluster say that its metrics are.
@@ -245,6 +267,25 @@ mod tests {
             EntryError::Address { id: "default/a".into(), address: "::1".into() }
         );
         assert_eq!(ids(text), ["default/g"]);
+    }
+
+    #[test]
+    fn ranks_are_numbers_in_either_form() {
+        let entry = |rank: &str| {
+            let text = format!("endpoints: [{{name: a, address: 10.0.0.1, port: '1'{rank}}}]");
+            parse(text.as_bytes(), Entries::Pods).unwrap()
+        };
+        for (text, rank) in
+            [("", 0), (", rank: ", 0), (", rank: 7", 7), (", rank: '65535'", 65_535)]
+        {
+            assert_eq!(entry(text).members[0].rank, rank, "{text}");
+        }
+        for text in ["65536", "-1", "1.5", "gold", "'+1'", "[1]", "true"] {
+            let found = entry(&format!(", rank: {text}"));
+            assert!(found.members.is_empty(), "{text}");
+            let error = found.invalid[0].to_string();
+            assert!(error.starts_with("endpoint 'default/a': rank "), "{error}");
+        }
     }
 
     #[test]
