@@ -102,6 +102,13 @@ impl Scene {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// One whose segment lies in memory, as it does where the scheduler is at work.
+    pub(crate) fn in_memory() -> Self {
+        let shm = Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        Self { dir: dir.unwrap() }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
