@@ -91,12 +91,21 @@ impl Client {
 
     /// A client of a port of another loopback address.
     pub fn at(address: &str, port: u16) -> Self {
+        Self::of(format!("http://{address}:{port}"))
+    }
+
+    /// A client of the same place with no connections yet.
+    pub fn anew(&self) -> Self {
+        Self::of(self.base.clone())
+    }
+
+    fn of(base: String) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .max_idle_connections_per_host(64)
             .build();
-        Self { agent: config.into(), base: format!("http://{address}:{port}") }
+        Self { agent: config.into(), base }
     }
 
     /// GET.

@@ -295,6 +295,20 @@ impl Lab {
         Ok(())
     }
 
+    /// Starts one more Envoy on the same segment, with ports and files of its own: another gateway of
+    /// the pool. It is to end before this lab.
+    ///
+    /// # Errors
+    /// An Envoy that does not start.
+    pub fn add_gateway(&self) -> io::Result<Self> {
+        let mut other = Self::prepare_with(self.plan.clone(), self.binaries.clone())?;
+        let own = std::mem::replace(&mut other.segment_dir, self.segment_dir.clone());
+        let started = other.start_envoy();
+        // The segment is not its to remove.
+        other.segment_dir = own;
+        started.map(|()| other)
+    }
+
     /// Starts an Envoy that only checks its configuration (`--mode validate`); its log is that of
     /// the part `validate`.
     ///

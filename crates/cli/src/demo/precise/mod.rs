@@ -1,8 +1,9 @@
-//! Precise prefix routing at work: chats over four pods whose caches are small.
+//! Precise prefix routing at work: chats over four pods whose caches are small, through two gateways.
 //!
-//! The same conversations go to the pods in turns, then by what the scheduler remembers of its own
-//! decisions (approximate), then by what the pods tell of their caches (precise). Hit rates are the
-//! pods' own counters.
+//! The same conversations go to the pods in turns, then by what each gateway remembers of its own
+//! decisions (approximate), then by what the pods tell of their caches (precise). A conversation's
+//! turns come to either gateway, as a balancer in front of two proxies has it, and halfway one pod is
+//! started anew. Hit rates are the pods' own counters.
 
 mod talks;
 
@@ -27,6 +28,12 @@ pub struct Settings {
     /// Blocks in the cache of each pod, of 16 tokens
     #[arg(long, default_value_t = Self::default().blocks)]
     pub blocks: u32,
+    /// Gateways: Envoys in front of the same pods, beside one control plane
+    #[arg(long, default_value_t = Self::default().gateways, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub gateways: u8,
+    /// Leave all pods running; otherwise the first one is started anew after half of the turns
+    #[arg(long)]
+    pub steady: bool,
     /// Different system prompts
     #[arg(long, default_value_t = Self::default().tenants)]
     pub tenants: usize,
@@ -44,7 +51,8 @@ pub struct Settings {
 impl Default for Settings {
     /// As without arguments.
     fn default() -> Self {
-        Self { pods: 4, blocks: 400, tenants: 4, talks: 32, turns: 6, seed: 1 }
+        let (pods, blocks, gateways, steady) = (4, 400, 2, false);
+        Self { pods, blocks, gateways, steady, tenants: 4, talks: 32, turns: 6, seed: 1 }
     }
 }
 
@@ -67,10 +75,12 @@ pub struct Outcome {
     pub spread: (usize, usize),
 }
 
-/// The pods, and a scheduler in front of them.
+/// The pods, and gateways with a scheduler in front of them.
 #[derive(Debug)]
 pub struct Run {
     // Dropped first: what uses the pods ends before them.
+    others: Vec<Lab>,
+    /// The first gateway, and the control plane of all.
     lab: Lab,
     _pods: Process,
     pods: Vec<Client>,
@@ -131,18 +141,23 @@ impl Run {
         running.wait_for("the simulator", Duration::from_secs(20), || endpoints.is_file())?;
         lab.start_control()?;
         lab.start_envoy()?;
+        let others: io::Result<Vec<Lab>> =
+            (1..settings.gateways).map(|_| lab.add_gateway()).collect();
+        let others = others?;
         let count = usize::from(settings.pods);
-        lab.wait_until("the module to serve the pool", Duration::from_secs(20), || {
-            lab.pool().is_ok_and(|pool| {
-                pool["endpoints"].as_array().is_some_and(|have| {
-                    have.len() == count && have.iter().all(|e| e["scrapes"].as_u64() > Some(0))
+        for gateway in others.iter().chain([&lab]) {
+            gateway.wait_until("the module to serve the pool", Duration::from_secs(20), || {
+                gateway.pool().is_ok_and(|pool| {
+                    pool["endpoints"].as_array().is_some_and(|have| {
+                        have.len() == count && have.iter().all(|e| e["scrapes"].as_u64() > Some(0))
+                    })
                 })
-            })
-        })?;
+            })?;
+        }
         let address = |n: u8| format!("127.0.0.{}", u32::from(n) + 1);
         let pods = (0..settings.pods).map(|n| Client::at(&address(n), port)).collect();
         let ports = [events, replays];
-        Ok(Self { lab, _pods: running, pods, settings, ports, config: APPROXIMATE })
+        Ok(Self { others, lab, _pods: running, pods, settings, ports, config: APPROXIMATE })
     }
 
     /// Has the pods serve the conversations by all three ways.
@@ -150,32 +165,49 @@ impl Run {
     /// # Errors
     /// A configuration that is not taken, a request without an answer.
     pub fn compare(&mut self) -> io::Result<[Outcome; 3]> {
-        let in_turns = Way::InTurns(self.pods.clone());
-        let turns = self.play("round robin", &in_turns)?;
+        let turns = self.play("round robin", Self::pods)?;
         self.configure(APPROXIMATE)?;
-        let approximate = self.play("approximate", &Way::Scheduled(self.lab.client()))?;
+        let approximate = self.play("approximate", Self::gateways)?;
         self.configure(PRECISE)?;
-        let precise = self.play("precise", &Way::Scheduled(self.lab.client()))?;
+        let precise = self.play("precise", Self::gateways)?;
         Ok([turns, approximate, precise])
     }
 
+    fn labs(&self) -> impl Iterator<Item = &Lab> {
+        [&self.lab].into_iter().chain(&self.others)
+    }
+
+    fn gateways(&self) -> Way {
+        Way(self.labs().map(Lab::client).collect())
+    }
+
+    fn pods(&self) -> Way {
+        Way(self.pods.clone())
+    }
+
     /// All turns of all conversations, from empty caches on.
-    fn play(&mut self, name: &'static str, way: &Way) -> io::Result<Outcome> {
+    fn play(&mut self, name: &'static str, way: impl Fn(&Self) -> Way) -> io::Result<Outcome> {
         self.forget()?;
-        let Settings { tenants, talks, turns, seed, .. } = self.settings;
+        let Settings { tenants, talks, turns, seed, steady, .. } = self.settings;
         let shape = Shape { tenants, talks, system: 160, question: 16 };
         let mut talks = talks::begin(shape, seed);
-        let (hits, queries) = self.counted()?;
+        let (mut hits, mut queries) = (0.0, 0.0);
+        let mut base = self.counted()?;
         let mut seen = Seen::default();
         for turn in 0..turns {
+            if turn > 0 && turn == turns / 2 && !steady {
+                let now = self.counted()?;
+                (hits, queries) = (hits + now.0 - base.0, queries + now.1 - base.1);
+                self.restart_a_pod()?;
+                // Its counters begin anew.
+                base = self.counted()?;
+            }
             let seed = seed.wrapping_add(turn as u64);
             let tag = format!("{name}-{turn}");
-            talks::turn(way, &tag, shape.question, seed, &mut talks, &mut seen)?;
+            talks::turn(&way(self), &tag, shape.question, seed, &mut talks, &mut seen)?;
         }
-        let (hits, queries) = {
-            let (after, of) = self.counted()?;
-            (after - hits, of - queries)
-        };
+        let now = self.counted()?;
+        (hits, queries) = (hits + now.0 - base.0, queries + now.1 - base.1);
         let served = |n: usize| seen.pods.values().nth(n).copied();
         let loads = (0..self.pods.len()).map(|n| served(n).unwrap_or(0));
         Ok(Outcome {
@@ -189,9 +221,21 @@ impl Run {
         })
     }
 
+    /// The first pod ends and is there again, with an empty cache.
+    fn restart_a_pod(&mut self) -> io::Result<()> {
+        let Some(pod) = self.pods.first_mut() else { return Ok(()) };
+        pod.post("/admin/kill?for=50ms", &[], b"")?;
+        // No connection outlives it.
+        *pod = pod.anew();
+        let is_there = || pod.get("/health").is_ok_and(|answer| answer.status == 200);
+        self.lab.wait_until("the pod to be there again", Duration::from_secs(5), is_there)
+    }
+
     /// Empties the pods' caches, and what the scheduler remembers.
     fn forget(&self) -> io::Result<()> {
-        self.lab.admin().post("/debug/prefix/reset", &[], b"")?;
+        for gateway in self.labs() {
+            gateway.admin().post("/debug/prefix/reset", &[], b"")?;
+        }
         for pod in &self.pods {
             let answer = pod.post("/reset_prefix_cache", &[], b"")?;
             if answer.text() != r#"{"success":true}"# {
@@ -228,13 +272,15 @@ impl Run {
             return Ok(());
         }
         let generation = |lab: &Lab| lab.pool().ok()?["config_generation"].as_u64();
-        let before = generation(&self.lab);
+        let before: Vec<_> = self.labs().map(generation).collect();
         let [events, replays] = self.ports.map(|port| port.to_string());
         let config = config.replace("{events}", &events).replace("{replays}", &replays);
         self.lab.write_config(&config)?;
-        self.lab.wait_until("the configuration", Duration::from_secs(10), || {
-            generation(&self.lab).is_some_and(|now| Some(now) != before)
-        })?;
+        for (gateway, before) in self.labs().zip(before) {
+            gateway.wait_until("the configuration", Duration::from_secs(10), || {
+                generation(gateway).is_some_and(|now| Some(now) != before)
+            })?;
+        }
         // Sockets connect.
         std::thread::sleep(Duration::from_secs(1));
         Ok(())
@@ -246,9 +292,15 @@ pub(super) fn play(settings: &Settings, printer: &Printer) -> io::Result<()> {
     printer.section("Chats over pods with small caches: where is the prefix of this conversation?");
     let mut run = Run::start(settings.clone())?;
     printer.note(&format!(
-        "{} conversations of {} turns with {} system prompts; {} pods with {} blocks of 16 tokens \
-         each; hit rates by the pods' own counters",
-        settings.talks, settings.turns, settings.tenants, settings.pods, settings.blocks,
+        "{} conversations of {} turns with {} system prompts, through {} gateways; {} pods with {} \
+         blocks of 16 tokens each{}; hit rates by the pods' own counters",
+        settings.talks,
+        settings.turns,
+        settings.tenants,
+        settings.gateways,
+        settings.pods,
+        settings.blocks,
+        if settings.steady { "" } else { ", one of which is started anew halfway" },
     ));
     let outcomes = run.compare()?;
     let head = ["pods chosen", "requests", "hit rate", "ttft p50", "ttft p90", "requests per pod"];
