@@ -1,6 +1,7 @@
 //! Streams that wait for the tokens of their prompts, in a real Envoy.
 #![allow(clippy::unwrap_used, reason = "a test ends where it is surprised")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -79,12 +80,17 @@ fn logged(lab: &Lab, id: &str) -> bool {
 
 /// Text that no tokenizer has seen, of about a megabyte.
 fn long_text(seed: u64) -> String {
+    text(seed, 90_000)
+}
+
+/// So many words that no tokenizer has seen, of twelve bytes with the space behind.
+fn text(seed: u64, words: usize) -> String {
     let mut state = seed;
     let mut word = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         format!("{:x} ", state >> 20)
     };
-    std::iter::repeat_with(&mut word).take(90_000).collect()
+    std::iter::repeat_with(&mut word).take(words).collect()
 }
 
 #[test]
@@ -209,55 +215,126 @@ fn a_client_that_leaves_while_its_tokens_are_made_is_forgotten() {
 /// Latencies in ms: the median and the 99th of a hundred.
 fn percentiles(mut times: Vec<f64>) -> (f64, f64) {
     times.sort_by(f64::total_cmp);
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    (at(0.5), at(0.99))
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied();
+    (at(0.5).unwrap_or(f64::NAN), at(0.99).unwrap_or(f64::NAN))
 }
 
-/// Small completions beside chats of 100 KB that repeat a conversation: latencies of both, in ms.
-fn beside(lab: &Lab, length: Duration) -> [Vec<f64>; 2] {
-    let turn = |n: u64| json!({"role": "user", "content": &long_text(n)[..10_000]});
-    let messages: Vec<Value> = (1..=10).map(turn).collect();
-    let long = json!({"model": "random", "messages": messages, "max_tokens": 1}).to_string();
+/// What small requests are sent beside.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Beside {
+    Nothing,
+    /// Chats of 100 KB that repeat a conversation.
+    Known,
+    /// Chats of 100 KB that nobody has sent before.
+    New,
+}
+
+impl Beside {
+    const ALL: [(Self, &str); 3] = [
+        (Self::Nothing, "alone"),
+        (Self::Known, "beside known chats"),
+        (Self::New, "beside new chats"),
+    ];
+
+    /// Bodies for one cell. Text takes time to make, so that it is made before.
+    fn chats(self, seed: u64) -> Vec<String> {
+        let chat = |seed: u64| {
+            let turn = |n: u64| json!({"role": "user", "content": text(n, 850)});
+            let messages: Vec<Value> = (1..=10).map(|n| turn(seed * 16 + n)).collect();
+            json!({"model": "random", "messages": messages, "max_tokens": 1}).to_string()
+        };
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Known => vec![chat(0)],
+            Self::New => (0..CHATS).map(|n| chat(seed * CHATS + n + 1)).collect(),
+        }
+    }
+}
+
+/// How long a cell takes, how many clients send small requests, and how often each client sends one.
+const CELL: Duration = Duration::from_secs(3);
+const CLIENTS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(6);
+/// Chats of a cell at most, and how often one is sent.
+const CHATS: u64 = 60;
+const CHAT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Small completions beside such chats: latencies of both, in ms.
+fn cell(lab: &Lab, chats: &[String]) -> [Vec<f64>; 2] {
     let small = json!({"model": "random", "prompt": "hello there", "max_tokens": 1}).to_string();
-    let run = |path: &str, body: &str, pause: Duration| {
-        let (client, start, mut times) = (lab.client(), Instant::now(), Vec::new());
-        while start.elapsed() < length {
+    let start = Instant::now();
+    // At a pace of its own: who waits for a slow answer does not spare the others the next request.
+    let run = |path: &str, bodies: &mut dyn Iterator<Item = &str>, pause: Duration| {
+        let (client, mut times) = (lab.client(), Vec::new());
+        for (n, body) in (0..).zip(bodies) {
+            let due = start + pause * n;
+            if due >= start + CELL {
+                break;
+            }
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let sent = Instant::now();
             assert_eq!(client.post(path, &[], body.as_bytes()).unwrap().status, 200);
             times.push(sent.elapsed().as_secs_f64() * 1e3);
-            std::thread::sleep(pause);
         }
         times
     };
     std::thread::scope(|scope| {
-        let long = scope.spawn(|| run("/v1/chat/completions", &long, Duration::from_millis(20)));
-        let small = run("/v1/completions", &small, Duration::from_millis(2));
+        let long = scope.spawn(|| {
+            let mut bodies = chats.iter().map(String::as_str);
+            let mut same = bodies.clone().cycle();
+            let bodies: &mut dyn Iterator<Item = &str> =
+                if chats.len() == 1 { &mut same } else { &mut bodies };
+            run("/v1/chat/completions", bodies, CHAT_PAUSE)
+        });
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut bodies = std::iter::repeat(small.as_str());
+                scope.spawn(move || run("/v1/completions", &mut bodies, PAUSE))
+            })
+            .collect();
+        let small = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         [small, long.join().unwrap()]
     })
 }
 
 #[test]
-#[ignore = "measures, and asserts nothing: run it by name on a quiet machine"]
+#[ignore = "measures, and asserts nothing: `scripts/bench.sh text` on a quiet machine"]
 fn measure_small_requests_beside_long_chats() {
+    let rounds = std::env::var("TEXT_ROUNDS").ok().and_then(|text| text.parse().ok());
     let model = Path::new(FIXTURES).join("model");
     let tokens = with_model(&model, PATIENT);
     let mut estimated = by_length().replace("modelName: random", "estimate: {}");
     estimated.push('\n');
     let plan = Plan { pods: 2, config: estimated, ..Plan::default() };
     let estimates = Scenario::start(plan);
-    let mut all = [[vec![], vec![]], [vec![], vec![]]];
-    for _ in 0..4 {
-        for (lab, all) in [&estimates, &tokens].into_iter().zip(&mut all) {
-            let measured = beside(lab, Duration::from_secs(5));
-            all.iter_mut().zip(measured).for_each(|(all, new)| all.extend(new));
+    let mut all: BTreeMap<(Beside, usize), [Vec<f64>; 2]> = BTreeMap::new();
+    for round in 0..rounds.unwrap_or(4) {
+        for (beside, _) in Beside::ALL {
+            let chats = beside.chats(round);
+            for (at, lab) in [&estimates, &tokens].into_iter().enumerate() {
+                let known = all.entry((beside, at)).or_default();
+                known.iter_mut().zip(cell(lab, &chats)).for_each(|(all, new)| all.extend(new));
+            }
         }
     }
-    for (what, [small, long]) in ["estimated", "tokens"].into_iter().zip(all) {
-        for (kind, times) in [("small", small), ("100 KB", long)] {
-            let count = times.len();
-            let (p50, p99) = percentiles(times);
-            println!("{what:9} {kind:6} n {count:6}  p50 {p50:.3} ms  p99 {p99:.3} ms");
-        }
+    println!(
+        "ms: {CLIENTS} clients, a small request every {PAUSE:?} each, a chat every {CHAT_PAUSE:?}"
+    );
+    println!(
+        "{:20} {:10} {:>7} {:>8} {:>8}   chats {:>5} {:>8} {:>8}",
+        "", "", "n", "p50", "p99", "n", "p50", "p99"
+    );
+    for ((beside, at), [small, long]) in all {
+        let counts = (small.len(), long.len());
+        let what =
+            Beside::ALL.into_iter().find(|(is, _)| *is == beside).map_or("", |(_, what)| what);
+        let ((p50, p99), (long50, long99)) = (percentiles(small), percentiles(long));
+        println!(
+            "{what:20} {:10} {:7} {p50:8.3} {p99:8.3}         {:5} {long50:8.3} {long99:8.3}",
+            ["estimated", "tokens"][at],
+            counts.0,
+            counts.1
+        );
     }
     let hit = tokens.metric("inlane_tokenize_cache_hit_bytes_total", "")
         / tokens.metric("inlane_tokenize_text_bytes_total", "");
