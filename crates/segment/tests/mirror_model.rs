@@ -82,7 +82,16 @@ fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
                     if rng.below(3) > 0 {
                         engines.reverse();
                     }
-                    for engine in engines.into_iter().take(1 + rng.below(24)) {
+                    engines.truncate(1 + rng.below(24));
+                    if (usize::from(slot) + batch).is_multiple_of(2) {
+                        let gone = engines.iter().filter(|&&engine| {
+                            model.release(slot, tier, engine)
+                        });
+                        let gone = gone.count();
+                        assert_eq!(writer.release_all(slot, tier, &engines), gone);
+                        continue;
+                    }
+                    for engine in engines {
                         assert_eq!(
                             writer.release(slot, tier, engine),
                             model.release(slot, tier, engine),

@@ -20,6 +20,7 @@ const SPEC: MirrorSpec = MirrorSpec { slots: 300, blocks: 28, pages: 8 };
 enum Step {
     Hold(u16, u8, Vec<(u64, u64)>),
     Release(u16, u8, u64),
+    ReleaseAll(u16, u8, Vec<u64>),
     Clear(u16),
 }
 
@@ -31,6 +32,9 @@ fn apply<M: WordsMut>(writer: &mut MirrorWriter<M>, step: &Step) {
         }
         Step::Release(slot, tier, engine) => {
             writer.release(*slot, *tier, *engine);
+        }
+        Step::ReleaseAll(slot, tier, engines) => {
+            writer.release_all(*slot, *tier, engines);
         }
         Step::Clear(slot) => writer.clear(*slot),
     }
@@ -45,6 +49,11 @@ fn apply_to_model(model: &mut Model, step: &Step) {
         }
         Step::Release(slot, tier, engine) => {
             model.release(*slot, *tier, *engine);
+        }
+        Step::ReleaseAll(slot, tier, engines) => {
+            engines.iter().for_each(|&engine| {
+                model.release(*slot, *tier, engine);
+            });
         }
         Step::Clear(slot) => model.clear(*slot),
     }
@@ -122,7 +131,10 @@ fn recover_and_check(words: &HeapWords, before: &Model, after: &Model, last: &St
 fn check(mut writer: MirrorWriter<HeapWords>, before: &Model, last: &Step, context: &str) {
     assert_eq!(writer.stats().dropped, 0, "{context}");
     let slot = match last {
-        Step::Hold(slot, ..) | Step::Release(slot, ..) | Step::Clear(slot) => *slot,
+        Step::Hold(slot, ..)
+        | Step::Release(slot, ..)
+        | Step::ReleaseAll(slot, ..)
+        | Step::Clear(slot) => *slot,
     };
     // Either nothing has happened yet or the position is not trusted.
     let mut model = before.clone();
@@ -170,6 +182,18 @@ fn sets_grow_and_shrink() {
         stop_everywhere(&then(before.clone(), held([294], &[0, 1]).remove(0)));
         for leaving in [0, count / 2, count - 1] {
             stop_everywhere(&then(before.clone(), Step::Release(slots[leaving], 0, 0)));
+        }
+    }
+}
+
+/// Runs of blocks, of one holder and of several, from their tail, from their front, and with a gap.
+#[test]
+fn runs_of_blocks() {
+    for slots in [vec![5], vec![5, 70], vec![5, 70, 140, 210, 280]] {
+        let before = held(slots, &[1, 2, 3, 4, 5, 6]);
+        stop_everywhere(&then(before.clone(), held([9], &[1, 2, 3, 4, 5, 6, 7]).remove(0)));
+        for engines in [vec![6, 5, 4, 3], vec![1, 2, 3], vec![6, 5, 2, 1, 9], vec![4, 4, 3]] {
+            stop_everywhere(&then(before.clone(), Step::ReleaseAll(5, 0, engines)));
         }
     }
 }

@@ -93,9 +93,7 @@ impl Peer for Ours {
                     *slot
                 }
                 Prepared::Removed(slot, engines) => {
-                    for &engine in engines {
-                        self.writer.release(*slot, 0, engine);
-                    }
+                    self.writer.release_all(*slot, 0, engines);
                     *slot
                 }
                 Prepared::Cleared(slot) => {

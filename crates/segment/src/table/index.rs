@@ -103,6 +103,25 @@ impl<M: Words> Table<M> {
         None
     }
 
+    /// A free way in the home bucket of a key that is certainly not in the table. `None` if the key
+    /// may be in it, or if the bucket is full.
+    #[inline]
+    pub(super) fn vacancy(&self, home: usize, tag: u8) -> Option<usize> {
+        let (first, second) = self.tags(home);
+        let wanted = LOW * u64::from(tag);
+        let same = zero_bytes(first ^ wanted) | zero_bytes(second ^ wanted) & SECOND_TAGS;
+        if same != 0 || second & !SECOND_TAGS != 0 {
+            return None;
+        }
+        // The lowest bit is that of a byte that is zero.
+        let (low, high) = (zero_bytes(first), zero_bytes(second) & SECOND_TAGS);
+        match (low, high) {
+            (0, 0) => None,
+            (0, _) => Some(8 + high.trailing_zeros() as usize / 8),
+            _ => Some(low.trailing_zeros() as usize / 8),
+        }
+    }
+
     pub(super) fn tag(&self, bucket: usize, way: usize) -> u8 {
         let (first, second) = self.tags(bucket);
         (if way < 8 { first >> (way * 8) } else { second >> ((way - 8) * 8) }) as u8
@@ -129,10 +148,27 @@ impl<M: WordsMut> Table<M> {
             self.set_overflow(passed, self.overflow(passed).saturating_add(1));
         }
         self.set_key(entry, key);
+        self.fill(bucket, way, tag, entry, holders);
+        true
+    }
+
+    /// Indexes an entry that has its key where there is a [`vacancy`](Self::vacancy), and publishes
+    /// it with these holders.
+    #[inline]
+    pub(super) fn fill(&self, bucket: usize, way: usize, tag: u8, entry: usize, holders: Holders) {
         self.set_way(bucket, way, entry);
         self.set_tag(bucket, way, tag);
         self.set_holders(entry, holders);
-        true
+    }
+
+    /// [`vacate`](Self::vacate), for a key whose home is known.
+    #[inline]
+    pub(super) fn vacate_at(&self, home: usize, tag: u8, entry: usize) {
+        let mut ways = self.matches(home, tag);
+        match ways.find(|&way| self.way(home, way) == Some(entry)) {
+            Some(way) => self.set_tag(home, way, 0),
+            None => self.vacate(entry),
+        }
     }
 
     /// Takes an entry that has just lost its last holder out of the index.

@@ -16,6 +16,13 @@ const WAYS: usize = LINE - 1;
 /// Loaded to at most 7/8.
 pub(super) const LOAD: (usize, usize) = (7, 8);
 
+/// Where a hash is looked for first, and the tag that stands for it there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    bucket: u32,
+    tag: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Cells {
     /// Allocated zeroed, so untouched parts cost no memory.
@@ -100,10 +107,45 @@ impl Cells {
         true
     }
 
-    /// Loads what a lookup of this hash will need first.
+    /// Loads what a lookup of this hash will need first. The place is for
+    /// [`vacancy`](Self::vacancy) and [`remove_at`](Self::remove_at).
     #[inline]
-    pub(super) fn touch(&self, hash: u64) {
-        prefetch(&self.line(self.place(hash).0)[0]);
+    pub(super) fn touch(&self, hash: u64) -> Place {
+        let (bucket, tag) = self.place(hash);
+        prefetch(&self.line(bucket)[0]);
+        Place { bucket: bucket as u32, tag }
+    }
+
+    /// A free cell for a hash that is certainly not in the index. `None` if it may be, or if its
+    /// bucket is full.
+    #[inline]
+    pub(super) fn vacancy(&self, place: Place) -> Option<usize> {
+        let line = self.line(place.bucket as usize).first_chunk::<LINE>()?;
+        let same = ways(line, |cell| cell >> self.id_bits == place.tag);
+        let free = ways(line, |cell| cell == 0);
+        (line[WAYS] == 0 && same == 0 && free != 0).then(|| free.trailing_zeros() as usize)
+    }
+
+    /// Adds a number where its place has a [`vacancy`](Self::vacancy).
+    #[inline]
+    pub(super) fn fill(&mut self, place: Place, way: usize, id: u32) {
+        let cell = place.tag << self.id_bits | id;
+        self.line_mut(place.bucket as usize)[way] = cell;
+        self.len += 1;
+    }
+
+    /// [`remove`](Self::remove), for a hash whose place is known.
+    #[inline]
+    pub(super) fn remove_at(&mut self, place: Place, hash: u64, id: u32) -> bool {
+        let cell = place.tag << self.id_bits | id;
+        let line = self.line_mut(place.bucket as usize);
+        let same = line.first_chunk::<LINE>().map_or(0, |line| ways(line, |other| other == cell));
+        if same == 0 {
+            return self.remove(hash, id);
+        }
+        line[same.trailing_zeros() as usize] = 0;
+        self.len -= 1;
+        true
     }
 
     /// Bytes for the numbers that are in it.
@@ -119,11 +161,8 @@ impl Cells {
         let (home, tag) = self.place(hash);
         let mut bucket = home;
         for distance in 0..self.buckets.min(MAX_PROBE) {
-            let line = self.line(bucket);
-            let mut matches = 0_u32;
-            for (way, &cell) in line[..WAYS].iter().enumerate() {
-                matches |= u32::from(cell >> self.id_bits == tag) << way;
-            }
+            let line = self.line(bucket).first_chunk::<LINE>()?;
+            let mut matches = ways(line, |cell| cell >> self.id_bits == tag);
             while matches != 0 {
                 let way = matches.trailing_zeros() as usize;
                 let id = self.id(line[way]);
@@ -178,6 +217,17 @@ impl Cells {
     }
 }
 
+/// A bit for each way whose cell is one of these.
+#[inline]
+fn ways(line: &[u32; LINE], is: impl Fn(u32) -> bool) -> u32 {
+    let mut ways = 0;
+    for (way, &cell) in line.iter().enumerate() {
+        // In this form it becomes four comparisons of four cells.
+        ways |= u32::from(is(cell)).wrapping_neg() & 1 << way;
+    }
+    ways & ((1 << WAYS) - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -206,11 +256,19 @@ mod tests {
                     if cells.is_full() {
                         cells = cells.grown(|id| held.iter().find(|held| held.1 == id).unwrap().0);
                     }
-                    prop_assert!(cells.insert(hash, id));
+                    let place = cells.touch(hash);
+                    match cells.vacancy(place) {
+                        Some(way) => {
+                            prop_assert!(held.iter().all(|&(other, _)| other != hash));
+                            cells.fill(place, way, id);
+                        }
+                        None => prop_assert!(cells.insert(hash, id)),
+                    }
                     held.push((hash, id));
                 } else if let Some(at) = held.iter().position(|&(other, _)| other == hash) {
                     let (hash, id) = held.remove(at);
-                    prop_assert!(cells.remove(hash, id));
+                    let place = cells.touch(hash);
+                    prop_assert!(cells.remove_at(place, hash, id));
                 }
                 for &(hash, id) in &held {
                     prop_assert_eq!(cells.find(hash, |found| found == id), Some(id));

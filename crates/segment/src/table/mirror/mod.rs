@@ -55,7 +55,9 @@
 mod aliases;
 mod cells;
 mod content;
+mod evict;
 mod free;
+mod hold;
 #[cfg(loom)]
 #[cfg(test)]
 mod models;

@@ -26,6 +26,14 @@ impl Regions {
         self.bits[usize::from(slot)][region / 64] |= 1 << (region % 64);
     }
 
+    /// Adds as many entries from this one on.
+    #[inline]
+    pub(super) fn add_run(&mut self, slot: u16, first: usize, entries: usize) {
+        for region in first >> self.shift..=(first + entries - 1) >> self.shift {
+            self.bits[usize::from(slot)][region / 64] |= 1 << (region % 64);
+        }
+    }
+
     pub(super) fn clear(&mut self, slot: u16) {
         self.bits[usize::from(slot)] = [0; WORDS];
     }
@@ -58,6 +66,9 @@ mod tests {
                 assert!(regions.entries(1).any(|other| other == entry));
             }
             assert!(regions.entries(1).all(|entry| entry < entries));
+            let mut all = Regions::new(2, entries);
+            all.add_run(1, entries / 3, entries - entries / 3);
+            assert!((entries / 3..entries).all(|entry| all.entries(1).any(|other| other == entry)));
             assert_eq!(regions.entries(0).next(), None);
             regions.clear(1);
             assert_eq!(regions.entries(1).next(), None);

@@ -2,6 +2,7 @@
 
 use super::super::holders::Holders;
 use super::aliases::Alias;
+use super::cells::Place;
 use super::content::{Change, NoSet};
 use super::spec::Slot;
 use super::word::{FREE, Word};
@@ -100,7 +101,7 @@ impl<M: WordsMut> MirrorWriter<M> {
         match self.changed(set, Change::Drop(slot)) {
             Ok(FREE) => {
                 self.discard(entry);
-                self.sets.moved(&self.table.layout, set, FREE);
+                self.sets.moved(&self.table.layout, set, FREE, 1);
             }
             Ok(to) => self.set_members(entry, holders, to),
             Err(_) if self.sets.shrink_in_place(&self.table, set, slot) => {}
@@ -139,7 +140,16 @@ impl<M: WordsMut> MirrorWriter<M> {
     #[inline]
     pub(super) fn set_members(&mut self, entry: usize, holders: Holders, to: Holders) {
         self.table.set_holders(entry, holders.with_set(to));
-        self.sets.moved(&self.table.layout, holders.set(), to);
+        self.sets.moved(&self.table.layout, holders.set(), to, 1);
+    }
+
+    /// Publishes another set of entries that lie side by side and have this one.
+    #[inline]
+    pub(super) fn set_members_of(&mut self, first: usize, blocks: usize, set: Holders, to: Holders) {
+        for entry in first..first + blocks {
+            self.table.set_holders(entry, self.table.holders(entry).with_set(to));
+        }
+        self.sets.moved(&self.table.layout, set, to, blocks as u32);
     }
 
     /// Gives a block up for all of its holders: the set of those who are left has no room.
@@ -150,7 +160,7 @@ impl<M: WordsMut> MirrorWriter<M> {
         self.table.for_each_member(holders.set(), |slot| members.push(slot));
         members.dedup();
         self.discard(entry);
-        self.sets.moved(&self.table.layout, holders.set(), FREE);
+        self.sets.moved(&self.table.layout, holders.set(), FREE, 1);
         for slot in members {
             self.ended(entry, slot, holders);
             self.stats.forgotten += 1;
@@ -162,19 +172,32 @@ impl<M: WordsMut> MirrorWriter<M> {
         if holders.is_aliased() {
             self.aliases.remove_all(&self.table, &mut self.pages, entry, slot);
         }
+        self.uncount(slot, holders.tier(), 1);
+    }
+
+    /// So many holdings less.
+    pub(super) fn uncount(&mut self, slot: u16, tier: u8, ended: u32) {
         let is = self.table.slot(slot);
-        self.table.set_slot(slot, Slot { held: is.held.saturating_sub(1), ..is });
-        let tier = holders.tier();
-        self.table.set_tier_count(tier, self.table.tier_count(tier).saturating_sub(1));
+        self.table.set_slot(slot, Slot { held: is.held.saturating_sub(ended), ..is });
+        let left = self.table.tier_count(tier).saturating_sub(u64::from(ended));
+        self.table.set_tier_count(tier, left);
         self.settle_tier(tier);
-        self.held -= 1;
+        self.held -= u64::from(ended);
     }
 
     /// Frees an entry. It waits until no reader can be looking at it.
     fn discard(&mut self, entry: usize) {
+        let home = self.table.layout.home(self.table.key(entry));
+        let place = self.engines.touch(self.table.engine(entry));
+        self.discard_at(entry, home, place);
+    }
+
+    /// Frees an entry whose key and engine hash are looked for here.
+    #[inline]
+    pub(super) fn discard_at(&mut self, entry: usize, home: (usize, u8), place: Place) {
         self.table.set_holders(entry, FREE);
-        self.table.vacate(entry);
-        self.engines.remove(self.table.engine(entry), entry as u32);
+        self.table.vacate_at(home.0, home.1, entry);
+        self.engines.remove_at(place, self.table.engine(entry), entry as u32);
         self.table.bury(entry);
         self.free.retire(entry);
         self.blocks -= 1;

@@ -169,18 +169,18 @@ impl Sets {
         true
     }
 
-    /// An entry refers to `to` and no longer to `from`.
+    /// So many entries refer to `to` and no longer to `from`.
     #[inline]
-    pub(super) fn moved(&mut self, layout: &Layout, from: Holders, to: Holders) {
+    pub(super) fn moved(&mut self, layout: &Layout, from: Holders, to: Holders, entries: u32) {
         if let Kind::Record(record) = to.kind()
             && let Some(meta) = self.meta_mut(record)
         {
-            meta.refs += 1;
+            meta.refs += entries;
         }
         if let Kind::Record(record) = from.kind()
             && let Some(meta) = self.meta_mut(record)
         {
-            meta.refs -= 1;
+            meta.refs -= entries;
             if meta.refs == 0 {
                 self.give_up(layout, record);
             }
@@ -203,7 +203,7 @@ impl Sets {
             if known.shape != Some(record.shape) {
                 return false;
             }
-            self.moved(&table.layout, Holders(0), Holders::record(record, None, 0));
+            self.moved(&table.layout, Holders(0), Holders::record(record, None, 0), 1);
             return true;
         }
         let Some((facts, canonical)) = sound(table, record) else { return false };

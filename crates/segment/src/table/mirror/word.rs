@@ -17,9 +17,15 @@ use super::super::holders::Holders;
 
 const TIER_SHIFT: u32 = 48;
 const TIER_MASK: u64 = 7;
-const ALIASED: u64 = 1 << 51;
-const TWIN: u64 = 1 << 52;
 const SET_MASK: u64 = (1 << TIER_SHIFT) - 1;
+/// Bits that say what else there is to know.
+pub(super) struct Flags;
+
+impl Flags {
+    pub(super) const ALIASED: u64 = 1 << 51;
+    pub(super) const TWIN: u64 = 1 << 52;
+}
+
 /// What a reader compares: the set and the tier.
 pub(super) const SEEN: u64 = SET_MASK | TIER_MASK << TIER_SHIFT;
 
@@ -49,11 +55,11 @@ impl Word for Holders {
     }
 
     fn aliased(self) -> Self {
-        Self(self.0 | ALIASED)
+        Self(self.0 | Flags::ALIASED)
     }
 
     fn twin(self) -> Self {
-        Self(self.0 | TWIN)
+        Self(self.0 | Flags::TWIN)
     }
 
     #[inline]
@@ -68,12 +74,12 @@ impl Word for Holders {
 
     #[inline]
     fn is_aliased(self) -> bool {
-        self.0 & ALIASED != 0
+        self.0 & Flags::ALIASED != 0
     }
 
     #[inline]
     fn is_twin(self) -> bool {
-        self.0 & TWIN != 0
+        self.0 & Flags::TWIN != 0
     }
 }
 

@@ -3,9 +3,8 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::ahead::{GROUP, UNKNOWN};
+use super::super::ahead::UNKNOWN;
 use super::super::layout::TableError;
-use super::super::membership::Full;
 use super::super::memory::Table;
 use super::aliases::{Alias, Aliases};
 use super::cells::Cells;
@@ -17,7 +16,6 @@ use super::regions::Regions;
 use super::release::Pair;
 use super::sets::Sets;
 use super::spec::{MAX_TIERS, MirrorSpec, Slot};
-use super::store::Stored;
 use super::word::Word;
 use crate::words::WordsMut;
 
@@ -58,7 +56,7 @@ pub struct MirrorWriter<M> {
     pub(super) held: u64,
     pub(super) stats: MirrorStats,
     /// Entry of what was asked for last: probably the parent of what is held next.
-    parent: AtomicU32,
+    pub(super) parent: AtomicU32,
     /// Entry released last: a neighbour is probably next.
     pub(super) last: usize,
     /// Pairs of one engine hash, reused.
@@ -124,58 +122,6 @@ impl<M: WordsMut> MirrorWriter<M> {
             pairs: Vec::new(),
             again: Vec::new(),
         }
-    }
-
-    /// `slot` stores blocks in `tier` (0 = GPU): pairs of engine hash and key, parents first. A pair
-    /// held already is counted once more. Where consecutive pairs have one engine hash, it stands
-    /// for all of their keys, the last of which is the parent of what follows.
-    ///
-    /// At the budget nothing more is taken, and what follows a pair that was refused is refused as
-    /// well, since nothing could reach it. Returns how many pairs were refused.
-    pub fn hold(&mut self, slot: u16, tier: u8, engines: &[u64], keys: &[u64]) -> usize {
-        let pairs = engines.len().min(keys.len());
-        if !self.serves(slot) || usize::from(tier) >= MAX_TIERS {
-            self.stats.refused += pairs as u64;
-            return pairs;
-        }
-        if pairs == 0 {
-            return 0;
-        }
-        self.table.set_dirty(slot);
-        let before = self.use_tier(slot, tier);
-        let (mut done, mut added) = (0, 0);
-        let (mut previous, mut engine, mut ordinal) = (self.parent.swap(UNKNOWN, Relaxed), None, 0);
-        'groups: for (engines, keys) in engines[..pairs].chunks(GROUP).zip(keys.chunks(GROUP)) {
-            let stored = stored_keys(tier, &keys[..engines.len()]);
-            let hints = self.table.locate(&stored[..engines.len()], previous);
-            for (&hash, _) in engines.iter().zip(&hints).filter(|&(_, &hint)| hint == UNKNOWN) {
-                self.engines.touch(engine_word(hash, tier, 0));
-            }
-            for ((&hash, &key), &hint) in engines.iter().zip(&stored).zip(&hints) {
-                ordinal = if engine == Some(hash) { self.fan_out(slot, ordinal) } else { 0 };
-                engine = Some(hash);
-                let word = engine_word(hash, tier, ordinal);
-                let pair = Stored { slot, tier, hash, engine: word, key };
-                match self.store(pair, hint, previous) {
-                    Ok((entry, new)) => {
-                        previous = entry as u32;
-                        added += u32::from(new);
-                        done += 1;
-                    }
-                    Err(Full) => break 'groups,
-                }
-            }
-        }
-        if added > 0 {
-            let held = self.table.slot(slot);
-            self.table.set_slot(slot, Slot { held: before.held + added, ..held });
-            self.table.set_tier_count(tier, self.table.tier_count(tier) + u64::from(added));
-            self.held += u64::from(added);
-        }
-        self.settle_tier(tier);
-        self.advance_if_due();
-        self.stats.refused += (pairs - done) as u64;
-        pairs - done
     }
 
     /// One count of an engine hash less, for each key that belongs to it in this tier; a key whose
@@ -335,7 +281,7 @@ impl<M: WordsMut> MirrorWriter<M> {
         self.stats
     }
 
-    fn serves(&self, slot: u16) -> bool {
+    pub(super) fn serves(&self, slot: u16) -> bool {
         usize::from(slot) < self.table.layout.slots
     }
 
@@ -344,7 +290,7 @@ impl<M: WordsMut> MirrorWriter<M> {
     }
 
     /// Notes that the slot uses the tier, before it does.
-    fn use_tier(&self, slot: u16, tier: u8) -> Slot {
+    pub(super) fn use_tier(&self, slot: u16, tier: u8) -> Slot {
         let is = self.table.slot(slot);
         if is.tiers >> tier & 1 == 0 {
             self.table.set_slot(slot, Slot { tiers: is.tiers | 1 << tier, ..is });
@@ -362,16 +308,6 @@ impl<M: WordsMut> MirrorWriter<M> {
             self.table.set_tiers(self.table.tiers() & !(1 << tier));
         }
     }
-
-    /// The next key of an engine hash that has some already.
-    fn fan_out(&self, slot: u16, ordinal: u8) -> u8 {
-        let is = self.table.slot(slot);
-        let next = ordinal.saturating_add(1);
-        if next > is.fan {
-            self.table.set_slot(slot, Slot { fan: next, ..is });
-        }
-        next
-    }
 }
 
 impl<M: WordsMut + Clone> MirrorWriter<M> {
@@ -384,13 +320,4 @@ impl<M: WordsMut + Clone> MirrorWriter<M> {
 /// An engine hash as it is stored: different for each tier, and for each of its keys.
 pub(super) fn engine_word(engine: u64, tier: u8, ordinal: u8) -> u64 {
     engine ^ TIER_MIX[usize::from(tier)] ^ ORDINAL_MIX.wrapping_mul(u64::from(ordinal))
-}
-
-/// Keys as they are stored.
-fn stored_keys(tier: u8, keys: &[u64]) -> [u64; GROUP] {
-    let mut stored = [0; GROUP];
-    for (stored, &key) in stored.iter_mut().zip(keys) {
-        *stored = key ^ TIER_MIX[usize::from(tier)];
-    }
-    stored
 }
