@@ -149,17 +149,33 @@ impl SegmentTable {
     pub(crate) fn stats(&self) -> MirrorStats {
         self.writer.stats()
     }
+
+    fn tell_held(&mut self, slot: u16, tier: u8, engine: &[u64], keys: &[u64], refused: usize) {
+        let Some(tap) = &mut self.tap else { return };
+        let held = keys.len().saturating_sub(refused);
+        if let (Some(engine), Some(keys)) = (engine.get(..held), keys.get(..held)) {
+            tap.held(slot, tier, engine, keys);
+        }
+    }
 }
 
 impl Mirror for SegmentTable {
     fn hold(&mut self, slot: u16, tier: u8, engine: &[u64], keys: &[u64]) -> usize {
         let refused = self.writer.hold(slot, tier, engine, keys);
-        if let Some(tap) = &mut self.tap {
-            let held = keys.len().saturating_sub(refused);
-            if let (Some(engine), Some(keys)) = (engine.get(..held), keys.get(..held)) {
-                tap.held(slot, tier, engine, keys);
-            }
-        }
+        self.tell_held(slot, tier, engine, keys, refused);
+        refused
+    }
+
+    fn hold_chain(
+        &mut self,
+        slot: u16,
+        tier: u8,
+        parent: Option<u64>,
+        engine: &[u64],
+        keys: &[u64],
+    ) -> usize {
+        let refused = self.writer.hold_chain(slot, tier, parent, engine, keys);
+        self.tell_held(slot, tier, engine, keys, refused);
         refused
     }
 
@@ -173,6 +189,13 @@ impl Mirror for SegmentTable {
             tap.released(slot, tier, engine, &self.keys);
         }
         gone
+    }
+
+    fn release_all(&mut self, slot: u16, tier: u8, engine: &[u64]) -> usize {
+        if self.tap.is_none() {
+            return self.writer.release_all(slot, tier, engine);
+        }
+        engine.iter().filter(|&&engine| self.release(slot, tier, engine)).count()
     }
 
     fn keys_of(&self, slot: u16, engine: u64, out: &mut Vec<u64>) {

@@ -28,7 +28,10 @@ pub(crate) fn mirror(input: &[u8]) {
                 let keys: Vec<u64> = (key..KEYS).take(usize::from(second / 16) + 1).collect();
                 let engines: Vec<u64> =
                     keys.iter().map(|key| key / (1 + key % 2) + naming).collect();
-                let refused = writer.hold(slot, tier, &engines, &keys);
+                let refused = match kind % 8 {
+                    0 => writer.hold(slot, tier, &engines, &keys),
+                    _ => writer.hold_chain(slot, tier, key.checked_sub(1), &engines, &keys),
+                };
                 for &key in keys.iter().take(keys.len() - refused).filter(|_| !damaged) {
                     assert!(reader.holds(slot, tier, key));
                 }

@@ -145,3 +145,29 @@ pub(crate) fn prefetch<T>(what: &T) {
     }
     let _ = what;
 }
+
+/// Bytes from which memory is worth the kernel's large pages.
+pub(crate) const LARGE: usize = 4 << 20;
+
+/// Asks for large pages behind memory that is read and written all over: most of what a random
+/// access costs there is finding the page. What the kernel does not grant is not missed.
+#[allow(unsafe_code)]
+pub(crate) fn ask_for_large_pages<T>(memory: &[T]) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        use rustix::mm::{Advice, madvise};
+        let page = rustix::param::page_size();
+        let bytes = size_of_val(memory);
+        let skip = memory.as_ptr().align_offset(page);
+        let skip = skip.saturating_mul(size_of::<T>());
+        let len = bytes.saturating_sub(skip) / page * page;
+        if bytes < LARGE || len == 0 {
+            return;
+        }
+        let first = memory.as_ptr().cast::<u8>().wrapping_add(skip);
+        // SAFETY: whole pages inside of the slice; what is in them and who may access them stays as
+        // it is whatever the kernel makes of the advice.
+        let _ = unsafe { madvise(first.cast_mut().cast(), len, Advice::LinuxHugepage) };
+    }
+    let _ = memory;
+}

@@ -58,6 +58,23 @@ fn pairs(naming: Naming, slot: u16, tier: u8, keys: &[u64]) -> (Vec<u64>, Vec<u6
     }
 }
 
+/// Stores a chain in two calls.
+fn in_two(
+    writer: &mut MirrorWriter<HeapWords>,
+    slot: u16,
+    tier: u8,
+    engines: &[u64],
+    keys: &[u64],
+) -> usize {
+    let middle = keys.len() / 2;
+    let refused = writer.hold_chain(slot, tier, None, &engines[..middle], &keys[..middle]);
+    if refused > 0 {
+        return refused + keys.len() - middle;
+    }
+    let parent = keys[..middle].last().copied();
+    writer.hold_chain(slot, tier, parent, &engines[middle..], &keys[middle..])
+}
+
 fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
     // Asking for every slot takes its time.
     let batches = if spec.slots > 1_000 { BATCHES / 5 + 1 } else { BATCHES };
@@ -72,7 +89,11 @@ fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
             match rng.below(100) {
                 0..60 => {
                     let (engines, keys) = pairs(naming, slot, tier, &chain(&mut rng));
-                    let refused = writer.hold(slot, tier, &engines, &keys);
+                    let refused = match naming == Naming::Unequal || batch % 3 == 0 {
+                        true if batch % 2 == 0 => writer.hold(slot, tier, &engines, &keys),
+                        true => writer.hold_chain(slot, tier, None, &engines, &keys),
+                        false => in_two(&mut writer, slot, tier, &engines, &keys),
+                    };
                     let taken = keys.len() - refused;
                     model.hold(slot, tier, &engines[..taken], &keys[..taken]);
                 }
@@ -84,9 +105,8 @@ fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
                     }
                     engines.truncate(1 + rng.below(24));
                     if (usize::from(slot) + batch).is_multiple_of(2) {
-                        let gone = engines.iter().filter(|&&engine| {
-                            model.release(slot, tier, engine)
-                        });
+                        let gone =
+                            engines.iter().filter(|&&engine| model.release(slot, tier, engine));
                         let gone = gone.count();
                         assert_eq!(writer.release_all(slot, tier, &engines), gone);
                         continue;
@@ -280,7 +300,11 @@ proptest! {
             let engines: Vec<u64> = (0..count).map(|at| (engine + at) * 3 % 7).collect();
             match kind {
                 0..6 => {
-                    let taken = keys.len() - writer.hold(slot, tier, &engines, &keys);
+                    let refused = match kind % 2 {
+                        0 => writer.hold(slot, tier, &engines, &keys),
+                        _ => writer.hold_chain(slot, tier, first.checked_sub(1), &engines, &keys),
+                    };
+                    let taken = keys.len() - refused;
                     model.hold(slot, tier, &engines[..taken], &keys[..taken]);
                 }
                 6..9 => prop_assert_eq!(

@@ -28,7 +28,12 @@ fn apply<M: WordsMut>(writer: &mut MirrorWriter<M>, step: &Step) {
     match step {
         Step::Hold(slot, tier, pairs) => {
             let (engines, keys): (Vec<u64>, Vec<u64>) = pairs.iter().copied().unzip();
-            assert_eq!(writer.hold(*slot, *tier, &engines, &keys), 0);
+            // Here a key follows the number before it.
+            let refused = match keys.windows(2).all(|keys| keys[1] == keys[0] + 1) {
+                true => writer.hold_chain(*slot, *tier, keys[0].checked_sub(1), &engines, &keys),
+                false => writer.hold(*slot, *tier, &engines, &keys),
+            };
+            assert_eq!(refused, 0);
         }
         Step::Release(slot, tier, engine) => {
             writer.release(*slot, *tier, *engine);
@@ -71,6 +76,19 @@ fn assert_between<M: Words>(
         let (was, is) = (before.contains(&holding), after.contains(&holding));
         let found = reader.holds(slot, tier, key);
         assert!(found || !(was && is), "{context}: {holding:?} lost");
+    }
+    for (tier, first) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let (chain, mut out) = ((first..30).collect::<Vec<u64>>(), vec![0; SPEC.slots]);
+        reader.longest_prefix(tier, &chain, &mut out);
+        for slot in BTreeSet::from_iter(before.union(after).map(|holding| holding.0)) {
+            let was = |key: &&u64| before.contains(&(slot, tier, **key));
+            let is = |key: &&u64| after.contains(&(slot, tier, **key));
+            let least = chain.iter().take_while(|key| was(key) && is(key)).count();
+            let most = chain.iter().take_while(|key| was(key) || is(key)).count();
+            let found = std::mem::take(&mut out[usize::from(slot)]) as usize;
+            assert!((least..=most).contains(&found), "{context}: {found} of slot {slot}");
+        }
+        assert!(out.iter().all(|&found| found == 0), "{context}: prefixes made up");
     }
     for key in 0..30 {
         for tier in 0..2 {

@@ -39,7 +39,7 @@ fn run(spec: &MirrorSpec) -> (MirrorStats, u64, u64) {
     let words = HeapWords::new(spec.words().unwrap());
     let mut writer = MirrorWriter::create(words, spec, 1).unwrap();
     for slot in (0..STEADY).map(|slot| slot * KINDS) {
-        assert_eq!(writer.hold(slot as u16, 0, &engines(slot, 0), &chain(0)), 0);
+        assert_eq!(writer.hold_chain(slot as u16, 0, None, &engines(slot, 0), &chain(0)), 0);
     }
     let lookups: [Lookup<MirrorReader<HeapWords>>; 2] =
         [|reader, keys, out| reader.longest_prefix(0, keys, out), by_runs];
@@ -48,11 +48,17 @@ fn run(spec: &MirrorSpec) -> (MirrorStats, u64, u64) {
         let slot = (STEADY + rng.below(70) as u64) * KINDS + number % KINDS;
         match rng.below(10) {
             0..5 => {
-                writer.hold(slot as u16, 0, &engines(slot, number), &chain(number));
+                let (engines, chain) = (engines(slot, number), chain(number));
+                writer.hold_chain(slot as u16, 0, None, &engines, &chain);
             }
             5..9 => {
                 let first = rng.below(LENGTH as usize);
-                for &engine in engines(slot, number)[first..].iter().rev() {
+                let mut engines = engines(slot, number).split_off(first);
+                engines.reverse();
+                if first % 2 == 0 {
+                    writer.release_all(slot as u16, 0, &engines);
+                }
+                for engine in engines {
                     writer.release(slot as u16, 0, engine);
                 }
             }

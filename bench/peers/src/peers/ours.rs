@@ -1,7 +1,10 @@
 //! The mirror of this project.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use inlane_segment::mapped::{MappedView, MappedWords};
 use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorWriter};
+use inlane_segment::words::WordsMut;
 
 use super::{Bytes, Peer, Reader, Room};
 use crate::fleet::{Answer, Event, Fleet, engine};
@@ -20,7 +23,7 @@ pub enum Prepared {
     Cleared(u16),
 }
 
-/// The mirror, in anonymous memory that nobody has touched.
+/// The mirror.
 pub struct Ours {
     words: MappedWords,
     writer: MirrorWriter<MappedWords>,
@@ -52,6 +55,8 @@ impl Peer for Ours {
         };
         let len = spec.words().expect("sizes in range");
         let words = MappedWords::anonymous(len).expect("memory");
+        // The bytes of a segment are all there before it is used.
+        (0..len).step_by(512).for_each(|word| words.store(word, 0, Relaxed));
         let writer = MirrorWriter::create(words.clone(), &spec, 0x5eed).expect("room");
         Self {
             words,
@@ -81,15 +86,16 @@ impl Peer for Ours {
             self.applied += 1;
             let slot = match event {
                 Prepared::Stored(slot, parent, engines, keys) => {
+                    self.parents.clear();
                     if let Some(parent) = parent {
-                        self.parents.clear();
                         self.writer.keys_of(*slot, *parent, &mut self.parents);
                         if self.parents.is_empty() {
                             self.refused += keys.len();
                             continue;
                         }
                     }
-                    self.refused += self.writer.hold(*slot, 0, engines, keys);
+                    let parent = self.parents.last().copied();
+                    self.refused += self.writer.hold_chain(*slot, 0, parent, engines, keys);
                     *slot
                 }
                 Prepared::Removed(slot, engines) => {

@@ -296,7 +296,7 @@ impl Applier {
         hasher.extend(start, tokens, &extras, &mut scratch.keys);
         scratch.engine.clear();
         scratch.pairs.clear();
-        let mut completed = 0;
+        let (mut completed, mut without_gap) = (0, true);
         for (index, engine) in stored.hashes.iter().enumerate() {
             let ends = span.completed(index);
             let keys = scratch.keys.get(completed..ends).unwrap_or_default();
@@ -304,6 +304,7 @@ impl Applier {
                 .counts
                 .as_mut()
                 .is_none_or(|counts| counts.store((stored.group, tier, *engine)));
+            without_gap &= counted;
             if counted {
                 scratch.engine.extend(keys.iter().map(|_| *engine));
                 scratch.pairs.extend_from_slice(keys);
@@ -324,7 +325,14 @@ impl Applier {
             }
             completed = ends;
         }
-        let missing = mirror.hold(slot_number, tier, &scratch.engine, &scratch.pairs);
+        let (engine, keys) = (&scratch.engine, &scratch.pairs);
+        let missing = match without_gap {
+            true => {
+                let parent = parent.map(|_| start);
+                mirror.hold_chain(slot_number, tier, parent, engine, keys)
+            }
+            false => mirror.hold(slot_number, tier, engine, keys),
+        };
         applied.stored += scratch.pairs.len() - missing.min(scratch.pairs.len());
         applied.no_room += missing;
         if missing > 0 {
@@ -352,6 +360,13 @@ impl Applier {
         }
         // Of a tier that nobody has stored to there is nothing to remove.
         let Some(tier) = tiers.find(removed.medium) else { return };
+        if slot.counts.is_none() && slot.tails.len() == 0 {
+            let gone = mirror.release_all(slot_number, tier, removed.hashes);
+            counters.removals_forwarded += gone as u64;
+            counters.removals_suppressed += (removed.hashes.len() - gone) as u64;
+            applied.removed += gone;
+            return;
+        }
         for engine in removed.hashes {
             let counts = slot.counts.as_mut();
             let last = counts.is_none_or(|counts| counts.remove((removed.group, tier, *engine)));

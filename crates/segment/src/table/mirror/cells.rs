@@ -9,7 +9,7 @@
 //! 4.9 bytes per number at the load of 7/8.
 
 use super::super::layout::MAX_PROBE;
-use crate::words::prefetch;
+use crate::words::{ask_for_large_pages, prefetch};
 
 const LINE: usize = 16;
 const WAYS: usize = LINE - 1;
@@ -40,6 +40,7 @@ impl Cells {
     pub(super) fn new(capacity: usize, ids: usize, seed: u64) -> Self {
         let buckets = (capacity * LOAD.1).div_ceil(LOAD.0 * WAYS).max(1);
         let cells = vec![0_u32; buckets * LINE + LINE - 1];
+        ask_for_large_pages(&cells);
         let skip = cells.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE - 1);
         let id_bits = usize::BITS - ids.leading_zeros();
         Self { cells, skip, buckets, id_bits, seed, len: 0 }

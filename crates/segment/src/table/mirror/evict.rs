@@ -27,7 +27,7 @@ impl<M: WordsMut> MirrorWriter<M> {
     pub fn release_all(&mut self, slot: u16, tier: u8, engines: &[u64]) -> usize {
         let (mut gone, mut rest) = (0, engines);
         while let Some((&first, behind)) = rest.split_first() {
-            let blocks = self.release_run(slot, tier, rest);
+            let blocks = if behind.is_empty() { 0 } else { self.release_run(slot, tier, rest) };
             gone += blocks;
             rest = match rest.get(blocks..) {
                 Some(rest) if blocks > 0 => rest,
@@ -104,21 +104,22 @@ impl<M: WordsMut> MirrorWriter<M> {
     fn discard_all(&mut self, run: Run) {
         let layout = self.table.layout;
         let step = if run.last < run.first { usize::MAX } else { 1 };
-        let (mut entry, mut left) = (run.first, run.blocks);
-        while left > 0 {
-            let group = left.min(GROUP);
-            let (mut homes, mut places) = ([(0, 0); GROUP], [Place::default(); GROUP]);
-            for at in 0..group {
-                let entry = entry.wrapping_add(step.wrapping_mul(at));
-                homes[at] = layout.home(self.table.key(entry));
-                self.table.words.prefetch(layout.bucket_word(homes[at].0));
-                places[at] = self.engines.touch(self.table.engine(entry));
-            }
-            for (&home, &place) in homes.iter().zip(&places).take(group) {
+        let (mut homes, mut places) = ([(0, 0); GROUP], [Place::default(); GROUP]);
+        let (mut entry, mut ahead) = (run.first, run.first);
+        self.orphan(run.first.min(run.last), run.first.max(run.last));
+        // Each is asked for while those before it are freed.
+        for at in 0..run.blocks + GROUP {
+            if let Some(freed) = at.checked_sub(GROUP) {
+                let (home, place) = (homes[freed % GROUP], places[freed % GROUP]);
                 self.discard_at(entry, home, place);
                 entry = entry.wrapping_add(step);
             }
-            left -= group;
+            if at < run.blocks {
+                homes[at % GROUP] = layout.home(self.table.key(ahead));
+                self.table.words.prefetch(layout.bucket_word(homes[at % GROUP].0));
+                places[at % GROUP] = self.engines.touch(self.table.engine(ahead));
+                ahead = ahead.wrapping_add(step);
+            }
         }
     }
 }

@@ -26,6 +26,8 @@ struct Pairs<'a> {
     tier: u8,
     engines: &'a [u64],
     keys: &'a [u64],
+    /// Whether each key is the one before it, or the next one of its chain.
+    chained: bool,
 }
 
 /// How far a call is.
@@ -35,19 +37,25 @@ struct Progress {
     added: u32,
     /// Entry of the pair before, probably the parent.
     previous: u32,
+    /// Whether it is the parent for certain.
+    certain: bool,
     /// How many keys the engine hash of the pair before has had, less one.
     ordinal: u8,
     /// Whether the pair before was not where the one before that led.
     jumped: bool,
 }
 
-/// Where a group of pairs will be looked for.
+/// Pairs for which everything is on its way while those before them are taken in.
+const AHEAD: usize = GROUP;
+
+/// Where the next pairs will be looked for, each at its number modulo [`AHEAD`].
 struct Ahead {
-    /// The first pair of the group, and how many there are.
-    first: usize,
-    len: usize,
-    homes: [(u32, u8); GROUP],
-    places: [Place; GROUP],
+    /// The first pair that is not asked for yet.
+    end: usize,
+    homes: [(u32, u8); AHEAD],
+    places: [Place; AHEAD],
+    /// Where pairs from this one on probably are, if what came before was scattered.
+    hinted: usize,
     hints: [u32; GROUP],
 }
 
@@ -75,6 +83,49 @@ impl<M: WordsMut> MirrorWriter<M> {
     /// At the budget nothing more is taken, and what follows a pair that was refused is refused as
     /// well, since nothing could reach it. Returns how many pairs were refused.
     pub fn hold(&mut self, slot: u16, tier: u8, engines: &[u64], keys: &[u64]) -> usize {
+        let previous = self.parent.swap(UNKNOWN, Relaxed);
+        self.hold_after((previous, false), false, slot, tier, engines, keys)
+    }
+
+    /// [`hold`](Self::hold) of consecutive blocks of a chain: each key is that of the pair before, or
+    /// the next one of its chain; the first one follows `parent`, or nothing.
+    ///
+    /// What readers gain is that they pass over blocks that were stored like this, where the blocks
+    /// have the same holders, without looking at each of them. What it takes is that keys are
+    /// chained, here and in the prompts that are looked up: a key follows one other key, whatever
+    /// prompt it is in.
+    pub fn hold_chain(
+        &mut self,
+        slot: u16,
+        tier: u8,
+        parent: Option<u64>,
+        engines: &[u64],
+        keys: &[u64],
+    ) -> usize {
+        let hint = self.parent.swap(UNKNOWN, Relaxed);
+        let parent = parent.filter(|_| usize::from(tier) < MAX_TIERS).and_then(|parent| {
+            let key = parent ^ TIER_MIX[usize::from(tier)];
+            let is = |entry: usize| {
+                let word = self.table.holders(entry);
+                self.table.key(entry) == key && !word.is_free() && word.tier() == tier
+            };
+            let hint = Some(hint as usize).filter(|&hint| hint < self.table.layout.entries);
+            hint.filter(|&hint| is(hint)).or_else(|| self.table.find(key).filter(|&at| is(at)))
+        });
+        let previous = parent.map_or((hint, false), |parent| (parent as u32, true));
+        self.hold_after(previous, true, slot, tier, engines, keys)
+    }
+
+    /// `previous` is the entry of the block before the first, and whether it is the parent.
+    fn hold_after(
+        &mut self,
+        previous: (u32, bool),
+        chained: bool,
+        slot: u16,
+        tier: u8,
+        engines: &[u64],
+        keys: &[u64],
+    ) -> usize {
         let count = engines.len().min(keys.len());
         if !self.serves(slot) || usize::from(tier) >= MAX_TIERS {
             self.stats.refused += count as u64;
@@ -85,8 +136,9 @@ impl<M: WordsMut> MirrorWriter<M> {
         }
         self.table.set_dirty(slot);
         let before = self.use_tier(slot, tier);
-        let pairs = Pairs { slot, tier, engines: &engines[..count], keys: &keys[..count] };
-        let Progress { done, added, .. } = self.hold_all(&pairs);
+        let (engines, keys) = (&engines[..count], &keys[..count]);
+        let pairs = Pairs { slot, tier, engines, keys, chained };
+        let Progress { done, added, .. } = self.hold_all(&pairs, previous);
         if added > 0 {
             let held = self.table.slot(slot);
             self.table.set_slot(slot, Slot { held: before.held + added, ..held });
@@ -99,27 +151,27 @@ impl<M: WordsMut> MirrorWriter<M> {
         count - done
     }
 
-    fn hold_all(&mut self, pairs: &Pairs<'_>) -> Progress {
-        let previous = self.parent.swap(UNKNOWN, Relaxed);
-        let mut now = Progress { done: 0, added: 0, previous, ordinal: 0, jumped: false };
+    fn hold_all(&mut self, pairs: &Pairs<'_>, (previous, certain): (u32, bool)) -> Progress {
+        let mut now = Progress { done: 0, added: 0, previous, certain, ordinal: 0, jumped: false };
         let mut ahead = Ahead {
-            first: 0,
-            len: 0,
-            homes: [(0, 0); GROUP],
-            places: [Place::default(); GROUP],
+            end: 0,
+            homes: [(0, 0); AHEAD],
+            places: [Place::default(); AHEAD],
+            hinted: usize::MAX / 2,
             hints: [UNKNOWN; GROUP],
         };
         while now.done < pairs.keys.len() {
             if self.join(pairs, &mut now) {
                 continue;
             }
-            if now.done >= ahead.first + ahead.len {
-                self.look_ahead(pairs, &now, &mut ahead);
+            if ahead.end <= now.done {
+                ahead.end = now.done;
+                (0..AHEAD).for_each(|_| self.look_ahead(pairs, &mut ahead));
             }
-            if self.open_some(pairs, &mut now, &ahead) {
+            if self.open_some(pairs, &mut now, &mut ahead) {
                 continue;
             }
-            if self.store_one(pairs, &mut now, &ahead).is_err() {
+            if self.store_one(pairs, &mut now, &mut ahead).is_err() {
                 break;
             }
         }
@@ -155,56 +207,88 @@ impl<M: WordsMut> MirrorWriter<M> {
         let new = self.sets.times(&self.table, set, pairs.slot) == 0;
         let Ok(to) = self.changed(set, Change::Add(pairs.slot)) else { return false };
         self.set_members_of(first, blocks, set, to);
+        if pairs.chained {
+            self.adopt(first + usize::from(!now.certain), first + blocks);
+        }
         self.regions.add_run(pairs.slot, first, blocks);
         now.done += blocks;
         now.previous = (first + blocks - 1) as u32;
         now.added += if new { blocks as u32 } else { 0 };
-        now.ordinal = 0;
-        now.jumped = false;
+        (now.certain, now.ordinal, now.jumped) = (pairs.chained, 0, false);
         true
     }
 
-    /// Asks for what the next pairs need.
-    fn look_ahead(&self, pairs: &Pairs<'_>, now: &Progress, ahead: &mut Ahead) {
-        (ahead.first, ahead.len) = (now.done, GROUP.min(pairs.keys.len() - now.done));
-        for at in 0..ahead.len {
-            let (home, tag) = self.table.layout.home(pairs.key(now.done + at));
-            ahead.homes[at] = (home as u32, tag);
-            self.table.words.prefetch(self.table.layout.bucket_word(home));
-            ahead.places[at] = self.engines.touch(pairs.engine(now.done + at));
-        }
-        // What comes behind a block that was not where it was expected is scattered as well.
-        ahead.hints = match now.jumped {
-            true => {
-                let mut keys = [0; GROUP];
-                (0..ahead.len).for_each(|at| keys[at] = pairs.key(now.done + at));
-                self.table.locate(&keys[..ahead.len], now.previous)
+    /// Entries that are in use are children of those before them.
+    #[inline]
+    fn adopt(&mut self, first: usize, end: usize) {
+        for entry in first..end {
+            let word = self.table.holders(entry);
+            if !word.is_child() {
+                self.table.set_holders(entry, word.child_if(true));
+                self.table.join(entry, entry);
             }
-            false => [UNKNOWN; GROUP],
-        };
+        }
+    }
+
+    /// Asks for what the next pair needs.
+    #[inline]
+    fn look_ahead(&self, pairs: &Pairs<'_>, ahead: &mut Ahead) {
+        let next = ahead.end;
+        if next < pairs.keys.len() {
+            let (home, tag) = self.table.layout.home(pairs.key(next));
+            self.table.words.prefetch(self.table.layout.bucket_word(home));
+            ahead.homes[next % AHEAD] = (home as u32, tag);
+            ahead.places[next % AHEAD] = self.engines.touch(pairs.engine(next));
+            ahead.end += 1;
+        }
+    }
+
+    /// The entry that a pair probably has: what comes behind a block that was not where it was
+    /// expected is scattered as well.
+    fn hint(&self, pairs: &Pairs<'_>, now: &Progress, ahead: &mut Ahead) -> u32 {
+        if let Some(&hint) = ahead.hints.get(now.done.wrapping_sub(ahead.hinted)) {
+            return hint;
+        }
+        if !now.jumped {
+            return UNKNOWN;
+        }
+        let (mut keys, len) = ([0; GROUP], GROUP.min(pairs.keys.len() - now.done));
+        (0..len).for_each(|at| keys[at] = pairs.key(now.done + at));
+        (ahead.hinted, ahead.hints) = (now.done, self.table.locate(&keys[..len], now.previous));
+        ahead.hints[0]
     }
 
     /// Blocks that nobody has, as long as there is nothing special about them. Whether there was one.
     #[inline]
-    fn open_some(&mut self, pairs: &Pairs<'_>, now: &mut Progress, ahead: &Ahead) -> bool {
+    fn open_some(&mut self, pairs: &Pairs<'_>, now: &mut Progress, ahead: &mut Ahead) -> bool {
         let before = now.done;
-        while let Some(at) = now.done.checked_sub(ahead.first).filter(|&at| at < ahead.len) {
-            let (home, tag) = (ahead.homes[at].0 as usize, ahead.homes[at].1);
-            if pairs.repeats(now.done) {
-                break;
-            }
+        let mut first = None;
+        while now.done < ahead.end && !pairs.repeats(now.done) {
+            let (home, tag) = ahead.homes[now.done % AHEAD];
+            let (home, place) = (home as usize, ahead.places[now.done % AHEAD]);
             let Some(way) = self.table.vacancy(home, tag) else { break };
-            let Some(cell) = self.engines.vacancy(ahead.places[at]) else { break };
+            let Some(cell) = self.engines.vacancy(place) else { break };
             let Some(entry) = self.free.next(now.previous) else { break };
-            self.engines.fill(ahead.places[at], cell, entry as u32);
+            self.look_ahead(pairs, ahead);
+            self.engines.fill(place, cell, entry as u32);
             self.table.set_engine(entry, pairs.engine(now.done));
             self.table.set_key(entry, pairs.key(now.done));
+            let behind = entry == now.previous.wrapping_add(1) as usize;
+            if !behind && let Some(first) = first.take() {
+                self.table.join(first, now.previous as usize);
+            }
+            first.get_or_insert(entry);
             let holders = Holders::single(pairs.slot, 0).in_tier(pairs.tier);
+            let holders = holders.child_if(behind && now.certain);
             self.table.fill(home, way, tag, entry, holders);
             self.free.take(entry);
             self.regions.add(pairs.slot, entry);
             now.previous = entry as u32;
+            now.certain = pairs.chained;
             now.done += 1;
+        }
+        if let Some(first) = first {
+            self.table.join(first, now.previous as usize);
         }
         let opened = now.done - before;
         self.blocks += opened;
@@ -220,17 +304,20 @@ impl<M: WordsMut> MirrorWriter<M> {
         &mut self,
         pairs: &Pairs<'_>,
         now: &mut Progress,
-        ahead: &Ahead,
+        ahead: &mut Ahead,
     ) -> Result<(), Full> {
         let (at, hash) = (now.done, pairs.engines[now.done]);
         now.ordinal = if pairs.repeats(at) { self.fan_out(pairs.slot, now.ordinal) } else { 0 };
         let engine = engine_word(hash, pairs.tier, now.ordinal);
         let Pairs { slot, tier, .. } = *pairs;
-        let pair = Stored { slot, tier, hash, engine, key: pairs.key(at) };
-        let hint = ahead.hints[at - ahead.first];
+        let pair = Stored { slot, tier, hash, engine, key: pairs.key(at), child: now.certain };
+        let hint = self.hint(pairs, now, ahead);
         let (entry, new) = self.store(pair, hint, now.previous)?;
         now.jumped = entry != now.previous.wrapping_add(1) as usize;
-        now.previous = entry as u32;
+        if now.certain && !now.jumped {
+            self.adopt(entry, entry + 1);
+        }
+        (now.previous, now.certain) = (entry as u32, pairs.chained);
         now.added += u32::from(new);
         now.done += 1;
         Ok(())

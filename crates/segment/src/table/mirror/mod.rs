@@ -18,6 +18,9 @@
 //!   sets are stored once, counted, never changed while more than one block refers to them. Adding
 //!   a slot to a run of blocks makes one new record and one store per block, and to a reader blocks
 //!   with the same holders have the same word.
+//! * **Chains are passed over.** Blocks that were stored as a chain ([`MirrorWriter::hold_chain`]), lie
+//!   side by side and have the same holders are a *stretch*: a bit per entry says so, and a
+//!   reader compares one key of thirty-two (`stretch.rs`).
 //! * **Tiers** are separate entries: the tier is mixed into the stored key, and named by the
 //!   holders word. A tier that nobody uses costs nothing.
 //!
@@ -43,14 +46,15 @@
 //!
 //! # Bytes and time
 //!
-//! A block takes 35.1 bytes: 16 for the entry, 8 for the engine's hash, 6.1 for the index, 5 for
-//! the private one. A further holder takes its share of a record, next to nothing in a chain that
+//! A block takes 35.4 bytes: 16 for the entry, 8 for the engine's hash, 6.1 for the index, 0.3 for the
+//! stretches, 5 for the private one. A further holder takes its share of a record, next to nothing in a chain that
 //! several hold (a pair held again takes no more than that); an alias takes 16 and up to 20 of private indices. `tests/mirror_bytes.rs` measures.
 //!
-//! On two busy cores the writer takes in 10 to 15 million pairs per second and lets 6 to 10 million go,
-//! event by event and not batched; a lookup of 128 blocks takes 0.3 µs with 10 endpoints, 1.2 µs
-//! with 100, 1.7 µs with 1,000, most of it spent waiting for memory; taking over a million blocks
-//! takes 0.7 s (`examples/mirror.rs`).
+//! On two busy cores the writer takes in 15 to 40 million pairs per second and lets as many go where
+//! an event removes many, 10 million where each removes one; a lookup of 128 blocks takes 0.2 µs
+//! with 10 endpoints, 1.9 µs with 1,000; one of 6,250 blocks 1 to 2 µs (`bench/peers`, beside the
+//! indices of others). Most of it is spent waiting for memory, so whatever comes next is asked for
+//! before it is needed. Taking over a million blocks takes 0.7 s (`examples/mirror.rs`).
 
 mod aliases;
 mod cells;
@@ -70,6 +74,7 @@ mod runs;
 mod sets;
 mod spec;
 mod store;
+mod stretch;
 #[cfg(test)]
 mod tests;
 mod word;

@@ -36,7 +36,7 @@ fn beside(setup: fn(&mut Writer), write: fn(&mut Writer), keys: &'static [u64]) 
 }
 
 fn hold(writer: &mut Writer, slot: u16, keys: &[u64]) {
-    assert_eq!(writer.hold(slot, 0, keys, keys), 0);
+    assert_eq!(writer.hold_chain(slot, 0, None, keys, keys), 0);
 }
 
 #[test]
@@ -108,4 +108,31 @@ fn an_old_key_is_never_seen_with_new_holders() {
     let found = beside(setup, write, &[2, 4]);
     assert!(found.is_superset(&BTreeSet::from([2, 1, 11])), "{found:?}");
     assert!(found.is_subset(&BTreeSet::from([2, 1, 11, 12])), "{found:?}");
+}
+
+/// A holder comes to a stretch and goes again: whoever stays is seen all the while, and nobody is
+/// seen behind a block that he does not hold.
+#[test]
+fn a_stretch_is_never_seen_half_changed() {
+    let setup = |writer: &mut Writer| hold(writer, 0, &[2, 4]);
+    let write = |writer: &mut Writer| {
+        hold(writer, 1, &[2, 4]);
+        writer.release_all(1, 0, &[4, 2]);
+    };
+    assert_eq!(beside(setup, write, &[2, 4]), BTreeSet::from([2, 12, 22]));
+}
+
+/// Two blocks come to have the same holders, and so become a stretch, while the first is looked at.
+/// Its former holder beside the new stretch would be one who never had the second.
+#[test]
+fn a_new_stretch_is_never_seen_with_old_holders() {
+    let setup = |writer: &mut Writer| {
+        hold(writer, 0, &[2]);
+        assert_eq!(writer.hold_chain(1, 0, Some(2), &[4], &[4]), 0);
+    };
+    let write = |writer: &mut Writer| {
+        hold(writer, 1, &[2]);
+        writer.release(0, 0, 2);
+    };
+    assert_eq!(beside(setup, write, &[2, 4]), BTreeSet::from([1, 21, 20]));
 }

@@ -8,7 +8,8 @@
 //!    is the first of its hash; others are freed;
 //! 3. the private indices, the counts per slot and tier, and the regions are made anew;
 //! 4. positions that changes have followed become 0;
-//! 5. what is free is made ready to be used, and the epoch moves twice.
+//! 5. stretches, given up at first, are made anew;
+//! 6. what is free is made ready to be used, and the epoch moves twice.
 //!
 //! Each repair is a single store that leaves a usable mirror, so recovery may die as well.
 
@@ -26,6 +27,7 @@ use crate::words::{Words, WordsMut};
 const AHEAD: usize = 16;
 
 pub(super) fn rebuild<M: WordsMut>(writer: &mut MirrorWriter<M>) {
+    writer.table.cut_all();
     validate_entries(writer);
     find_aliases(writer);
     writer.pages.settle();
@@ -37,6 +39,8 @@ pub(super) fn rebuild<M: WordsMut>(writer: &mut MirrorWriter<M>) {
         }
     }
     bury_free(&writer.table);
+    orphan(&writer.table);
+    writer.table.join(0, writer.table.layout.entries - 1);
     // Whatever was given up before may be used now: readers that still look must notice.
     writer.table.advance();
     writer.table.advance();
@@ -48,6 +52,18 @@ fn bury_free<M: WordsMut>(table: &Table<M>) {
         if table.holders(entry).is_free() && table.key(entry) != 0 && !table.is_buried(entry) {
             table.bury(entry);
         }
+    }
+}
+
+/// Nobody is the child of a block that is gone.
+fn orphan<M: WordsMut>(table: &Table<M>) {
+    let mut gone = true;
+    for entry in 0..table.layout.entries {
+        let holders = table.holders(entry);
+        if gone && holders.is_child() && !holders.is_free() {
+            table.set_holders(entry, holders.child_if(false));
+        }
+        gone = holders.is_free();
     }
 }
 

@@ -139,16 +139,27 @@ impl<M: WordsMut> MirrorWriter<M> {
     /// Publishes another set of an entry.
     #[inline]
     pub(super) fn set_members(&mut self, entry: usize, holders: Holders, to: Holders) {
+        self.table.cut(entry, entry);
         self.table.set_holders(entry, holders.with_set(to));
+        self.table.join(entry, entry);
         self.sets.moved(&self.table.layout, holders.set(), to, 1);
     }
 
     /// Publishes another set of entries that lie side by side and have this one.
     #[inline]
-    pub(super) fn set_members_of(&mut self, first: usize, blocks: usize, set: Holders, to: Holders) {
-        for entry in first..first + blocks {
+    pub(super) fn set_members_of(
+        &mut self,
+        first: usize,
+        blocks: usize,
+        set: Holders,
+        to: Holders,
+    ) {
+        let last = first + blocks - 1;
+        self.table.cut(first, last);
+        for entry in first..=last {
             self.table.set_holders(entry, self.table.holders(entry).with_set(to));
         }
+        self.table.join(first, last);
         self.sets.moved(&self.table.layout, set, to, blocks as u32);
     }
 
@@ -189,10 +200,24 @@ impl<M: WordsMut> MirrorWriter<M> {
     fn discard(&mut self, entry: usize) {
         let home = self.table.layout.home(self.table.key(entry));
         let place = self.engines.touch(self.table.engine(entry));
+        self.orphan(entry, entry);
         self.discard_at(entry, home, place);
     }
 
-    /// Frees an entry whose key and engine hash are looked for here.
+    /// Entries will be freed: nothing speaks of them any more, and the one behind them is nobody's
+    /// child.
+    #[inline]
+    pub(super) fn orphan(&mut self, first: usize, last: usize) {
+        self.table.cut(first, last);
+        if last + 1 < self.table.layout.entries {
+            let behind = self.table.holders(last + 1);
+            if behind.is_child() {
+                self.table.set_holders(last + 1, behind.child_if(false));
+            }
+        }
+    }
+
+    /// Frees an [orphaned](Self::orphan) entry whose key and engine hash are looked for here.
     #[inline]
     pub(super) fn discard_at(&mut self, entry: usize, home: (usize, u8), place: Place) {
         self.table.set_holders(entry, FREE);

@@ -2,11 +2,12 @@
 //!
 //! A run is a stretch of consecutive blocks with the same holders in one tier. It is read as a
 //! whole: the epoch, the first block (where the last run ended, or through the index), the blocks
-//! behind it for as long as their words say the same, the members of their set, and the epoch again.
+//! behind it for as long as they have the same holders, the members of their set, and the epoch again.
 //! If that moved by two or more, something read may have been recycled, and the run is read again
 //! in a shorter piece; after a few attempts its first block counts as held by nobody.
 //!
-//! Where blocks lie side by side, one costs two loads and two comparisons.
+//! Where blocks were stored as a chain and lie side by side, the [stretches](super::stretch) say how
+//! far the run goes: thirty-two blocks cost five loads.
 
 use std::sync::atomic::Ordering::Acquire;
 
@@ -15,6 +16,7 @@ use super::super::holders::{Holders, Kind, Shape};
 use super::super::layout::Layout;
 use super::super::memory::Table;
 use super::spec::MAX_TIERS;
+use super::stretch;
 use super::word::{SEEN, Word};
 use super::writer::TIER_MIX;
 use crate::words::Words;
@@ -24,10 +26,8 @@ const ATTEMPTS: [usize; 4] = [usize::MAX, 64, 8, 1];
 
 /// Words of a cache line.
 const LINE: usize = 8;
-/// Blocks compared at once.
-const STRIDE: usize = 8;
-/// Cache lines of entries that are asked for before they are compared.
-const LINES: usize = 8;
+/// Words of stretches for which entries are asked for before they are looked at.
+const WORDS: usize = 6;
 /// Two jumps in so many blocks make a chain that is scattered.
 const NEAR: usize = 2;
 
@@ -128,11 +128,9 @@ impl<'a, M: Words> Walk<'a, M> {
     fn follow(&mut self, keys: &[u64], at: usize) -> (usize, Holders) {
         let Some((mut entry, first)) = self.look(keys, at) else { return (0, Holders(0)) };
         self.approach(entry, keys.len() - at, first);
-        let (layout, mix) = (self.table.layout, TIER_MIX[usize::from(self.tier)]);
         let mut next = at + 1;
         loop {
-            let limit = keys.len().min(next + (layout.entries - 1 - entry));
-            let same = self.same(entry + 1, &keys[next..limit], mix, first);
+            let same = self.same(entry + 1, &keys[next..], first);
             (entry, next) = (entry + same, next + same);
             self.next = entry as u32 + 1;
             if next == keys.len() {
@@ -153,37 +151,38 @@ impl<'a, M: Words> Walk<'a, M> {
         }
     }
 
-    /// How many blocks lie side by side from `entry` on and have the same holders.
+    /// How many blocks are found in stretches from `entry` on, behind one with the word `first`.
     ///
-    /// The loads need no order: an entry that was free has another key by the time that it may get
-    /// the next one ([`Table::bury`]), so key and word are never those of two different blocks.
+    /// The word and the keys are looked at between two looks at the stretch: its blocks had one
+    /// set of holders all the while. Keys are chained, so one that is the prompt's makes those
+    /// before it the prompt's as well.
     #[inline]
-    fn same(&self, entry: usize, keys: &[u64], mix: u64, first: Holders) -> usize {
-        let (groups, rest) = keys.as_chunks::<STRIDE>();
-        let mut at = self.table.layout.key_word(entry);
+    fn same(&self, entry: usize, keys: &[u64], first: Holders) -> usize {
+        let (table, mix) = (self.table, TIER_MIX[usize::from(self.tier)]);
         let mut same = 0;
-        let mut words = [0; STRIDE * 2];
-        for group in groups {
-            self.table.words.load_run(at, &mut words);
-            let mut other = 0;
-            for (pair, key) in words.as_chunks::<2>().0.iter().zip(group) {
-                other |= pair[0] ^ key ^ mix | (pair[1] ^ first.0) & SEEN;
+        while same < keys.len() && entry + same < table.layout.entries {
+            let next = entry + same;
+            let stretch = table.stretch(next);
+            let run = stretch.run(next).min(keys.len() - same);
+            let before = table.load(table.layout.holders_word(next - 1));
+            if run == 0 || (before ^ first.0) & SEEN != 0 {
+                break;
             }
-            if other != 0 {
-                return same + self.same_singly(at, group, mix, first);
+            let ahead = (next | (stretch::ENTRIES - 1)) + WORDS * stretch::ENTRIES;
+            if ahead < table.layout.entries {
+                table.words.prefetch(table.layout.key_word(ahead));
             }
-            (same, at) = (same + STRIDE, at + STRIDE * 2);
+            let is = |at: usize| table.key(next + at) == keys[same + at] ^ mix;
+            let found = if is(run - 1) { run } else { split(run - 1, is) };
+            if table.stretch_again(next) != stretch {
+                break;
+            }
+            same += found;
+            if found < run {
+                break;
+            }
         }
-        same + self.same_singly(at, rest, mix, first)
-    }
-
-    #[inline]
-    fn same_singly(&self, at: usize, keys: &[u64], mix: u64, first: Holders) -> usize {
-        let other = (0..).step_by(2).zip(keys).position(|(offset, key)| {
-            let word = self.table.load(at + offset + 1);
-            self.table.load(at + offset) != key ^ mix || (word ^ first.0) & SEEN != 0
-        });
-        other.unwrap_or(keys.len())
+        same
     }
 
     /// The entry of a block and its word.
@@ -241,9 +240,14 @@ impl<'a, M: Words> Walk<'a, M> {
     #[inline]
     fn approach(&self, entry: usize, blocks: usize, word: Holders) {
         let layout = &self.table.layout;
-        let (from, to) = (layout.key_word(entry), layout.entries.min(entry + blocks));
-        let ahead = (from..layout.key_word(to)).step_by(LINE).skip(1).take(LINES);
-        ahead.for_each(|word| self.table.words.prefetch(word));
+        let last = (entry + blocks).min(layout.entries) - 1;
+        if last > entry {
+            self.table.words.prefetch(self.table.stretch_word(entry + 1));
+            let ends = (entry | (stretch::ENTRIES - 1)..last).step_by(stretch::ENTRIES);
+            for end in ends.take(WORDS).chain([last]) {
+                self.table.words.prefetch(layout.key_word(end));
+            }
+        }
         let Kind::Record(record) = word.kind() else { return };
         let (first, words) = (layout.arena_word(record.unit), seen_words(layout, record.shape));
         if first + words <= layout.total_words {
@@ -288,6 +292,20 @@ impl<'a, M: Words> Walk<'a, M> {
             }
         }
     }
+}
+
+/// How many from the first on are so, of which the last is known not to be.
+fn split(last: usize, is: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low.midpoint(high);
+        if is(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Words of a record that say who is in the set.

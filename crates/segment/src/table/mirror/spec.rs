@@ -1,20 +1,20 @@
 //! Sizes of a mirror, and where its own words lie.
 //!
 //! The layout is that of a block table ([`layout`](super::super::layout)). The two words of a slot are
-//! its position and its counts; eight words of the header count the tiers; behind the arena there is
-//! a bit per page that says whether it holds aliases.
+//! its position and its counts; eight words of the header count the tiers; behind the arena there
+//! are the [stretches](super::stretch) and a bit per page that says whether it holds aliases.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::super::layout::{Layout, PAGE_UNITS, PAGE_WORDS, TableError, TableSpec};
 use super::super::memory::Table;
-use super::cells;
+use super::{cells, stretch};
 use crate::words::{Words, WordsMut};
 
 /// Storage tiers that a mirror tells apart.
 pub const MAX_TIERS: usize = 8;
 
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"inlnmir\x01");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"inlnmir\x02");
 /// Bit per tier that somebody uses. In the header's first line, which hardly ever changes.
 const H_TIERS: usize = 6;
 const H_EPOCH: usize = 7;
@@ -56,7 +56,7 @@ impl MirrorSpec {
         let directory = rest.saturating_sub(pages * (PAGE_WORDS * 8 + PRIVATE_PAGE_BYTES));
         // 21 blocks have two buckets.
         let (private, per) = PRIVATE_BLOCK_BYTES;
-        let per_21 = 21 * 24 + 2 * 64 + (21 * private).div_ceil(per);
+        let per_21 = 21 * 24 + 2 * 64 + 21 / 4 + (21 * private).div_ceil(per);
         let blocks = directory.saturating_sub(256) / per_21 * 21;
         let mut spec = Self { slots, blocks: blocks.clamp(1, 1 << 28), pages };
         while spec.blocks > 21 && spec.bytes().is_ok_and(|used| used > bytes) {
@@ -71,7 +71,7 @@ impl MirrorSpec {
     /// [`TableError::Size`] if a size is out of range.
     pub fn words(&self) -> Result<usize, TableError> {
         let layout = self.layout(0)?;
-        Ok(layout.total_words + kind_words(&layout))
+        Ok(layout.total_words + own_words(&layout))
     }
 
     /// All bytes of the mirror: its words, and the writer's private state when all is in use.
@@ -92,8 +92,14 @@ impl MirrorSpec {
     }
 }
 
-fn kind_words(layout: &Layout) -> usize {
-    layout.pages.div_ceil(64)
+/// Words behind those of a block table.
+fn own_words(layout: &Layout) -> usize {
+    stretch_words(layout) + layout.pages.div_ceil(64)
+}
+
+/// Whole cache lines.
+fn stretch_words(layout: &Layout) -> usize {
+    stretch::words(layout.entries).next_multiple_of(8)
 }
 
 /// What a slot's second word says.
@@ -118,7 +124,7 @@ impl<M: Words> Table<M> {
     }
 
     fn fits_mirror(&self) -> Result<(), TableError> {
-        let needed = self.layout.total_words + kind_words(&self.layout);
+        let needed = self.layout.total_words + own_words(&self.layout);
         let found = self.words.len();
         if found < needed { Err(TableError::Short { found, needed }) } else { Ok(()) }
     }
@@ -176,7 +182,12 @@ impl<M: Words> Table<M> {
     }
 
     fn kind_word(&self, page: usize) -> usize {
-        self.layout.total_words + page / 64
+        self.layout.total_words + stretch_words(&self.layout) + page / 64
+    }
+
+    #[inline]
+    pub(super) fn stretch_word(&self, entry: usize) -> usize {
+        self.layout.total_words + entry / stretch::ENTRIES
     }
 
     fn position_word(&self, slot: u16) -> usize {
@@ -236,7 +247,7 @@ impl<M: WordsMut> Table<M> {
     /// Takes the key out of an entry that was freed, before the epoch moves: whoever sees the
     /// entry's next holders sees this or the next key, however loads are ordered.
     pub(super) fn bury(&self, entry: usize) {
-        self.store(self.layout.key_word(entry), self.layout.seed ^ BURIED);
+        self.words.store(self.layout.key_word(entry), self.layout.seed ^ BURIED, Release);
     }
 
     pub(super) fn mark_aliases(&self, page: usize, has: bool) {

@@ -19,6 +19,8 @@ pub(super) struct Stored {
     pub(super) engine: u64,
     /// As it is stored.
     pub(super) key: u64,
+    /// Whether it is the child of the block before.
+    pub(super) child: bool,
 }
 
 impl<M: WordsMut> MirrorWriter<M> {
@@ -86,7 +88,8 @@ impl<M: WordsMut> MirrorWriter<M> {
         if !self.engines.insert(engine, entry as u32) {
             return Err(Full);
         }
-        let mut holders = Holders::single(slot, 0).in_tier(tier);
+        let child = pair.child && entry == (previous as usize).wrapping_add(1);
+        let mut holders = Holders::single(slot, 0).in_tier(tier).child_if(child);
         if let Some(twin) = twin {
             holders = holders.twin();
             let twin = twin as usize;
@@ -97,6 +100,7 @@ impl<M: WordsMut> MirrorWriter<M> {
             self.engines.remove(engine, entry as u32);
             return Err(Full);
         }
+        self.table.join(entry, entry);
         self.free.take(entry);
         self.regions.add(slot, entry);
         self.blocks += 1;

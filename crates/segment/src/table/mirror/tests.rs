@@ -37,7 +37,7 @@ fn a_reader_never_sees_a_holder_of_another_block() {
             let (slot, first) = (slot + round % 2, first + u64::from(round % 2));
             let keys = [first, first + 2, first + 4];
             let engines = keys.map(|key| key + 100 * u64::from(slot % 3));
-            writer.hold(slot, 0, &engines, &keys);
+            writer.hold_chain(slot, 0, None, &engines, &keys);
             if round % 3 == 0 {
                 engines.iter().rev().for_each(|&engine| {
                     writer.release(slot, 0, engine);

@@ -4,12 +4,13 @@
 //! The bits that are a version there say what else there is to know of the entry:
 //!
 //! ```text
-//!  63    53 52   51 50   48 47           0
-//! |   0    | T | A |  tier |     set      |
+//!  63    54 53  52  51 50   48 47           0
+//! |   0    | C | T | A |  tier |     set      |
 //! ```
 //!
 //! * **A**: some holder has aliases here. Stays until the entry is freed.
 //! * **T**: another entry has the same engine hash, in the same tier. Stays as well.
+//! * **C**: the block is the child of the block in the entry before. Stays until one of the two is freed.
 //!
 //! The word of a free entry is zero.
 
@@ -24,6 +25,7 @@ pub(super) struct Flags;
 impl Flags {
     pub(super) const ALIASED: u64 = 1 << 51;
     pub(super) const TWIN: u64 = 1 << 52;
+    pub(super) const CHILD: u64 = 1 << 53;
 }
 
 /// What a reader compares: the set and the tier.
@@ -38,10 +40,13 @@ pub(super) trait Word: Copy {
     fn with_set(self, set: Self) -> Self;
     fn aliased(self) -> Self;
     fn twin(self) -> Self;
+    /// Whether the block is the child of the block in the entry before.
+    fn child_if(self, is: bool) -> Self;
     fn set(self) -> Self;
     fn tier(self) -> u8;
     fn is_aliased(self) -> bool;
     fn is_twin(self) -> bool;
+    fn is_child(self) -> bool;
 }
 
 impl Word for Holders {
@@ -63,6 +68,11 @@ impl Word for Holders {
     }
 
     #[inline]
+    fn child_if(self, is: bool) -> Self {
+        Self(self.0 & !Flags::CHILD | if is { Flags::CHILD } else { 0 })
+    }
+
+    #[inline]
     fn set(self) -> Self {
         Self(self.0 & SET_MASK)
     }
@@ -80,6 +90,11 @@ impl Word for Holders {
     #[inline]
     fn is_twin(self) -> bool {
         self.0 & Flags::TWIN != 0
+    }
+
+    #[inline]
+    fn is_child(self) -> bool {
+        self.0 & Flags::CHILD != 0
     }
 }
 
