@@ -27,7 +27,6 @@ pub enum Prepared {
 pub struct Ours {
     words: MappedWords,
     writer: MirrorWriter<MappedWords>,
-    slots: usize,
     mapped: usize,
     parents: Vec<u64>,
     applied: u64,
@@ -61,7 +60,6 @@ impl Peer for Ours {
         Self {
             words,
             writer,
-            slots,
             mapped: len * 8,
             parents: Vec::new(),
             applied: 0,
@@ -117,7 +115,7 @@ impl Peer for Ours {
 
     fn reader(&self) -> OurReader {
         let reader = MirrorReader::open(self.words.view()).expect("a mirror");
-        OurReader { reader, out: vec![0; self.slots] }
+        OurReader { reader, found: Vec::new() }
     }
 
     fn bytes(&self) -> Bytes {
@@ -125,10 +123,10 @@ impl Peer for Ours {
     }
 }
 
-/// Reads as a worker of the proxy does: one number for each endpoint.
+/// Reads into a list that is reused.
 pub struct OurReader {
     reader: MirrorReader<MappedView>,
-    out: Vec<u32>,
+    found: Answer,
 }
 
 impl Reader for OurReader {
@@ -139,12 +137,14 @@ impl Reader for OurReader {
     }
 
     fn look_up(&mut self, query: &Vec<u64>) {
-        self.out.fill(0);
-        self.reader.longest_prefix(0, query, &mut self.out);
+        let found = &mut self.found;
+        found.clear();
+        self.reader.prefixes(0, query, |pod, blocks| found.push((u32::from(pod), blocks)));
     }
 
     fn answer(&self) -> Answer {
-        let found = self.out.iter().enumerate().filter(|&(_, &blocks)| blocks > 0);
-        found.map(|(pod, &blocks)| (pod as u32, blocks)).collect()
+        let mut found = self.found.clone();
+        found.sort_unstable();
+        found
     }
 }

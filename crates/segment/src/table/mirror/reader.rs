@@ -87,13 +87,30 @@ impl<M: Words> MirrorReader<M> {
     /// Exact. A run of blocks with the same holders costs a nanosecond per block where the blocks
     /// lie side by side (those of a chain do that was stored at once), plus what the set has words.
     pub fn longest_prefix(&self, tier: u8, keys: &[u64], out: &mut [u32]) -> usize {
+        self.prefixes(tier, keys, |slot, blocks| {
+            if let Some(count) = out.get_mut(usize::from(slot)) {
+                *count += blocks;
+            }
+        })
+    }
+
+    /// Visits every slot that holds the first block of `keys` in `tier`, once, with the length of the
+    /// longest prefix it holds there without a gap. Returns the longest of all.
+    ///
+    /// As exact as [`longest_prefix`](Self::longest_prefix), and nothing is paid for slots that hold
+    /// nothing.
+    pub fn prefixes(&self, tier: u8, keys: &[u64], visit: impl FnMut(u16, u32)) -> usize {
         if usize::from(tier) >= MAX_TIERS {
             return 0;
         }
+        let mut walk = Walk::new(&self.table, tier);
+        if !walk.begins(keys) {
+            return 0;
+        }
         match self.table.layout.bitmap_words {
-            words if words <= SMALL => self.prefix::<SMALL>(tier, keys, out),
-            words if words <= MIDDLE => self.prefix::<MIDDLE>(tier, keys, out),
-            _ => self.prefix::<LARGE>(tier, keys, out),
+            words if words <= SMALL => prefixes::<SMALL, M>(walk, keys, visit),
+            words if words <= MIDDLE => prefixes::<MIDDLE, M>(walk, keys, visit),
+            _ => prefixes::<LARGE, M>(walk, keys, visit),
         }
     }
 
@@ -105,27 +122,6 @@ impl<M: Words> MirrorReader<M> {
             words if words <= MIDDLE => self.runs_in::<MIDDLE>(keys, visit),
             _ => self.runs_in::<LARGE>(keys, visit),
         }
-    }
-
-    fn prefix<const N: usize>(&self, tier: u8, keys: &[u64], out: &mut [u32]) -> usize {
-        let mut walk = Walk::new(&self.table, tier);
-        let (mut live, mut members) = ([0; N], [0; N]);
-        let mut at = 0;
-        while at < keys.len() {
-            let blocks = walk.run::<N>(keys, at, &mut members);
-            if blocks == 0 {
-                break;
-            }
-            if at == 0 {
-                live = members;
-            } else if !narrow(&mut live, &members, at as u32, out) {
-                return at;
-            }
-            at += blocks;
-        }
-        let length = at as u32;
-        for_each_bit(&live, |slot| add(out, slot, length));
-        at
     }
 
     fn runs_in<const N: usize>(
@@ -153,6 +149,32 @@ impl<M: Words> MirrorReader<M> {
         }
         Merge::<N, M>::new(&self.table, tiers).visit(keys, visit);
     }
+}
+
+fn prefixes<const N: usize, M: Words>(
+    mut walk: Walk<'_, M>,
+    keys: &[u64],
+    mut visit: impl FnMut(u16, u32),
+) -> usize {
+    let (mut live, mut members) = ([0; N], [0; N]);
+    let mut at = 0;
+    while at < keys.len() {
+        let blocks = walk.run::<N>(keys, at, &mut members);
+        if blocks == 0 {
+            break;
+        }
+        if at == 0 {
+            live = members;
+        } else if !narrow(&mut live, &members, at as u32, &mut visit) {
+            return at;
+        }
+        at += blocks;
+    }
+    let length = at as u32;
+    if at > 0 {
+        for_each_bit(&live, |slot| visit(slot, length));
+    }
+    at
 }
 
 /// Several tiers walked side by side.
@@ -232,24 +254,17 @@ fn narrow<const N: usize>(
     live: &mut Bits<N>,
     members: &Bits<N>,
     length: u32,
-    out: &mut [u32],
+    visit: &mut impl FnMut(u16, u32),
 ) -> bool {
     let mut left = 0;
     for (base, (live, &members)) in (0..).step_by(64).zip(live.iter_mut().zip(members)) {
         let mut dropped = *live & !members;
         while dropped != 0 {
-            add(out, base + dropped.trailing_zeros() as u16, length);
+            visit(base + dropped.trailing_zeros() as u16, length);
             dropped &= dropped - 1;
         }
         *live &= members;
         left |= *live;
     }
     left != 0
-}
-
-#[inline]
-fn add(out: &mut [u32], slot: u16, length: u32) {
-    if let Some(count) = out.get_mut(usize::from(slot)) {
-        *count += length;
-    }
 }

@@ -97,6 +97,17 @@ impl<'a, M: Words> Walk<'a, M> {
         self.tier
     }
 
+    /// Whether somebody holds the first block: what most prompts end with. Where it is found the
+    /// walk begins.
+    #[inline]
+    pub(super) fn begins(&mut self, keys: &[u64]) -> bool {
+        let found = if keys.is_empty() { None } else { self.look(keys, 0) };
+        if let Some((entry, _)) = found {
+            self.next = entry as u32;
+        }
+        found.is_some()
+    }
+
     /// Reads a run that begins with `keys[at]`: how many blocks it has, 0 if nobody holds the first.
     #[inline]
     pub(super) fn run<const N: usize>(

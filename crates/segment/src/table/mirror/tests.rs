@@ -50,3 +50,34 @@ fn a_reader_never_sees_a_holder_of_another_block() {
     });
     assert!(writer.stats().epochs > 0);
 }
+
+/// Where blocks are known to go on from the ones before, with the same holders.
+#[test]
+fn chains_are_stretches_also_for_a_successor() {
+    let spec = MirrorSpec { slots: 8, blocks: 200, pages: 2 };
+    let words = HeapWords::new(spec.words().unwrap());
+    let mut writer = MirrorWriter::create(words.clone(), &spec, 1).unwrap();
+    let going_on = |writer: &MirrorWriter<HeapWords>| {
+        let bits = (0..200).filter(|&entry| writer.table.stretch(entry).run(entry) > 0).count();
+        let successor = MirrorWriter::recover(words.clone()).unwrap();
+        let again = (0..200).filter(|&entry| successor.table.stretch(entry).run(entry) > 0);
+        assert_eq!(again.count(), bits);
+        bits
+    };
+    let keys: Vec<u64> = (1..=70).collect();
+    writer.hold_chain(0, 0, None, &keys[..50], &keys[..50]);
+    writer.hold_chain(0, 0, Some(50), &keys[50..], &keys[50..]);
+    assert_eq!(going_on(&writer), 69);
+    writer.hold_chain(1, 0, None, &keys[..40], &keys[..40]);
+    assert_eq!(going_on(&writer), 68, "the 41st has other holders than the 40th");
+    let back: Vec<u64> = keys[..40].iter().rev().copied().collect();
+    assert_eq!(writer.release_all(1, 0, &back), 40);
+    assert_eq!(going_on(&writer), 69);
+    assert!(writer.release(0, 0, 30));
+    assert_eq!(going_on(&writer), 67, "it went on from the 29th, and the 31st from it");
+    let others: Vec<u64> = (101..=120).collect();
+    writer.hold(2, 0, &others, &others);
+    assert_eq!(going_on(&writer), 67, "nobody said that these are a chain");
+    writer.hold_chain(3, 0, None, &others, &others);
+    assert_eq!(going_on(&writer), 86);
+}
