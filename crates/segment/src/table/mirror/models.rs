@@ -36,6 +36,10 @@ fn beside(setup: fn(&mut Writer), write: fn(&mut Writer), keys: &'static [u64]) 
 }
 
 fn hold(writer: &mut Writer, slot: u16, keys: &[u64]) {
+    assert_eq!(writer.hold(slot, 0, keys, keys), 0);
+}
+
+fn hold_chain(writer: &mut Writer, slot: u16, keys: &[u64]) {
     assert_eq!(writer.hold_chain(slot, 0, None, keys, keys), 0);
 }
 
@@ -114,9 +118,9 @@ fn an_old_key_is_never_seen_with_new_holders() {
 /// seen behind a block that he does not hold.
 #[test]
 fn a_stretch_is_never_seen_half_changed() {
-    let setup = |writer: &mut Writer| hold(writer, 0, &[2, 4]);
+    let setup = |writer: &mut Writer| hold_chain(writer, 0, &[2, 4]);
     let write = |writer: &mut Writer| {
-        hold(writer, 1, &[2, 4]);
+        hold_chain(writer, 1, &[2, 4]);
         writer.release_all(1, 0, &[4, 2]);
     };
     assert_eq!(beside(setup, write, &[2, 4]), BTreeSet::from([2, 12, 22]));
