@@ -86,17 +86,17 @@ fn the_private_header_reaches_pods_only_where_filter_state_does_not_do() {
 }
 
 /// Adds and removes pods, several at once, as fast as the control plane takes it, under load, for
-/// eight seconds.
+/// eight seconds and until fifty have come or gone.
 fn churn(version: &str) {
     const LENGTH: Duration = Duration::from_secs(8);
     const PODS: usize = 10;
     let mut lab = Scenario::start(Plan { pods: PODS, ..plan(version) });
     let topology = |lab: &Lab| lab.pool().unwrap()["topology_generation"].as_u64().unwrap();
-    let (outcome, moves) = load::during(&mut lab, 8, LENGTH, Kind::Mixed, |lab| {
+    let (outcome, ()) = load::during(&mut lab, 8, LENGTH, Kind::Mixed, |lab| {
         let end = Instant::now() + LENGTH * 5 / 8;
         let (mut away, mut moves) = (Vec::<Pod>::new(), 0);
         for change in 0.. {
-            if Instant::now() > end {
+            if Instant::now() > end && moves >= 50 {
                 break;
             }
             // From two to eight of the ten in ever other combinations, and in every second change
@@ -121,10 +121,8 @@ fn churn(version: &str) {
         lab.pods.append(&mut away);
         lab.write_endpoints().unwrap();
         lab.wait_ready(Duration::from_secs(10)).unwrap();
-        moves
     });
     outcome.assert_all_served();
-    assert!(moves >= 50, "{version}: only {moves} pods came or went");
     assert_eq!(outcome.served.len(), PODS, "{version}: {:?}", outcome.served);
     lab.end();
 }

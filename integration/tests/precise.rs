@@ -134,6 +134,20 @@ fn pod_of(lab: &Scenario, control: &mut Control, prompt: u32) -> String {
     answer.pod().to_owned()
 }
 
+/// Waits until some blocks, or none, are expected that no engine has confirmed.
+fn wait_for_expected(lab: &Scenario, control: &mut Control, some: bool) {
+    let expected = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("inlane_precise_expected_blocks{"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    lab.wait_until("expectations", LIMIT, || {
+        control.writer.beat();
+        let page = lab.admin().get("/metrics").unwrap().text();
+        expected(&page).is_some_and(|blocks| (blocks > 0.0) == some)
+    })
+    .unwrap();
+}
+
 #[test]
 fn token_ids_go_to_the_pod_that_holds_their_blocks() {
     let (lab, mut control) = start("");
@@ -160,7 +174,7 @@ fn token_ids_go_to_the_pod_that_holds_their_blocks() {
 fn a_burst_follows_its_first_request_before_any_event() {
     let (lab, mut control) = start(", speculativeIndexing: true, speculativeTTL: 60s");
     let first = pod_of(&lab, &mut control, 1);
-    std::thread::sleep(Duration::from_millis(50));
+    wait_for_expected(&lab, &mut control, true);
     for _ in 0..8 {
         assert_eq!(pod_of(&lab, &mut control, 1), first);
     }
@@ -168,7 +182,7 @@ fn a_burst_follows_its_first_request_before_any_event() {
     let pod = lab.pod_index(&first);
     control.clear(pod);
     control.hold((pod + 1) % 4, 0, &keys(1)[..1]);
-    std::thread::sleep(Duration::from_millis(50));
+    wait_for_expected(&lab, &mut control, false);
     assert_eq!(pod_of(&lab, &mut control, 1), lab.pods[(pod + 1) % 4].name);
     lab.end();
 }
