@@ -9,9 +9,10 @@ const FILE: &str = include_str!("../cases/scheduling_cases.json");
 const WORKED: &str = include_str!("../cases/worked_examples.json");
 const MORE: &str = include_str!("../cases/more_kinds.json");
 /// Cases derived from the specification alone, rule by rule.
-const DERIVED: [(&str, &str); 7] = [
+const DERIVED: [(&str, &str); 8] = [
     ("chance", include_str!("../cases/chance.json")),
     ("filters", include_str!("../cases/filters.json")),
+    ("fringe", include_str!("../cases/fringe.json")),
     ("hashes", include_str!("../cases/hashes.json")),
     ("parameters", include_str!("../cases/parameters.json")),
     ("scorers", include_str!("../cases/scorers.json")),
