@@ -31,7 +31,8 @@
 //! [`Limits::output`] bytes, and makes values of at most [`Limits::values`] bytes in all, which bounds
 //! its memory, and the copying of templates that append each message to one text. Templates are
 //! configuration, chosen by who runs the engine: one may still compare long texts again and again, within
-//! its steps, so that a template of a request is refused.
+//! its steps. So the template that a request comes with counts only if the model's own files have the
+//! same.
 
 mod anthropic;
 mod budget;
@@ -130,13 +131,17 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     default: Option<Compiled>,
     tool_use: Option<Compiled>,
+    /// Templates of other names that are valid.
+    others: Vec<Compiled>,
     limits: Limits,
 }
 
 /// What is known about a template of the environment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Compiled {
-    name: &'static str,
+    name: String,
+    /// As written.
+    text: String,
     format: ContentFormat,
     /// It knows the role `developer`.
     developer: bool,
@@ -146,7 +151,8 @@ impl ChatTemplate {
     /// Loads the templates of a model's directory, the one that holds `tokenizer.json`.
     ///
     /// `chat_template.jinja` counts before the templates of `tokenizer_config.json`; of a list
-    /// there, and of `additional_chat_templates/`, `tool_use` is for requests with tools.
+    /// there, and of `additional_chat_templates/`, `tool_use` is for requests with tools, and those of
+    /// other names (64 at most; broken ones are left out) are for requests that come with them.
     pub fn load(dir: &Path) -> Result<ChatTemplate, TemplateError> {
         ChatTemplate::new(Source::load(dir)?)
     }
@@ -167,7 +173,7 @@ impl ChatTemplate {
 
     /// The form of content that the template for requests without tools expects.
     pub fn content_format(&self) -> Option<ContentFormat> {
-        self.default.map(|template| template.format)
+        self.default.as_ref().map(|template| template.format)
     }
 
     /// Renders the prompt of a request at a time, in seconds since 1970.
@@ -183,9 +189,7 @@ impl ChatTemplate {
     /// Cost: one copy of the texts, then the template's own.
     pub fn render(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Rendered, TemplateError> {
         let request = Request::new(chat_body(api, body)?)?;
-        let tools = !request.tools.is_null();
-        let template = self.tool_use.filter(|_| tools).or(self.default);
-        let template = template.ok_or(TemplateError::Missing { tools })?;
+        let template = self.template(&request)?;
         let mut messages = chat::messages(request.messages, template.format, template.developer)?;
         if request.continue_final {
             resume::mark(&mut messages)?;
@@ -200,7 +204,7 @@ impl ChatTemplate {
         let others = request.variables.iter().rev();
         let others = others.map(|(name, json)| (name.as_str(), object::value(json)));
         let context = Value::from_pairs(others.chain(own));
-        let mut text = self.run(template.name, context, body.len())?;
+        let mut text = self.run(&template.name, context, body.len())?;
         if request.continue_final {
             resume::cut(&mut text)?;
         }
@@ -226,22 +230,47 @@ impl ChatTemplate {
         for (name, token) in &source.tokens {
             env.add_global(name.clone(), object::value(token));
         }
-        let mut compile = |name: &'static str, text: Option<String>| {
-            let Some(text) = text else { return Ok(None) };
-            // Jinja reads every line end as a line feed.
-            let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let mut compile = |name: String, text: String| {
+            let text = with_line_feeds(text);
             let rewritten = charges::add(&syntax::rewrite(&text));
-            env.add_template_owned(name, rewritten).map_err(|error| TemplateError::Syntax {
-                name: name.to_owned(),
-                line: error.line().unwrap_or(0),
-                reason: error.detail().unwrap_or("not a template").to_owned(),
-            })?;
+            if let Err(error) = env.add_template_owned(name.clone(), rewritten) {
+                let reason = error.detail().unwrap_or("not a template").to_owned();
+                return Err(TemplateError::Syntax {
+                    name,
+                    line: error.line().unwrap_or(0),
+                    reason,
+                });
+            }
             let format = format::detect(&syntax::parsable(&text));
-            Ok(Some(Compiled { name, format, developer: text.contains("developer") }))
+            Ok(Compiled { name, format, developer: text.contains("developer"), text })
         };
-        let default = compile("default", source.default)?;
-        let tool_use = compile("tool_use", source.tool_use)?;
-        Ok(ChatTemplate { env, default, tool_use, limits })
+        let mut named = |name: &str, text: Option<String>| {
+            text.map(|text| compile(name.to_owned(), text)).transpose()
+        };
+        let default = named("default", source.default)?;
+        let tool_use = named("tool_use", source.tool_use)?;
+        let others = source.others.into_iter().enumerate();
+        let others = others.filter_map(|(n, text)| compile(format!("other {n}"), text).ok());
+        let others = others.collect();
+        Ok(ChatTemplate { env, default, tool_use, others, limits })
+    }
+
+    /// The template for a request.
+    fn template(&self, request: &Request) -> Result<&Compiled, TemplateError> {
+        let tools = !request.tools.is_null();
+        let usual = self.tool_use.as_ref().filter(|_| tools).or(self.default.as_ref());
+        let Some(own) = &request.template else {
+            return usual.ok_or(TemplateError::Missing { tools });
+        };
+        let own = with_line_feeds(own.to_string());
+        // One line feed at the end is nothing to Jinja.
+        let end = |text: &str| text.strip_suffix('\n').map_or(text.len(), str::len);
+        let same = |text: &str| text[..end(text)] == own[..end(&own)];
+        let known = self.default.iter().chain(&self.tool_use).chain(&self.others);
+        known.into_iter().find(|known| same(&known.text)).ok_or_else(|| {
+            let expected = "a template of the model's own files: others are not trusted";
+            TemplateError::field("chat_template", expected)
+        })
     }
 
     /// A prompt is about as long as its request.
@@ -282,6 +311,14 @@ impl ChatTemplate {
             cause = current.source();
         }
         TemplateError::Render { line, reason }
+    }
+}
+
+/// Jinja reads every line end as a line feed.
+fn with_line_feeds(text: String) -> String {
+    match text.contains('\r') {
+        true => text.replace("\r\n", "\n").replace('\r', "\n"),
+        false => text,
     }
 }
 

@@ -331,6 +331,37 @@ fn templates_are_found_where_engines_look() {
 }
 
 #[test]
+fn a_template_of_a_request_counts_if_the_model_has_it_on_file() {
+    let files = [
+        ("chat_template.jinja", "usual"),
+        ("additional_chat_templates/tool_use.jinja", "tools"),
+        ("additional_chat_templates/rag.jinja", "rag\r\n{{ bos_token }}{{ messages[0].role }}\n"),
+        ("additional_chat_templates/broken.jinja", "{% broken"),
+        ("tokenizer_config.json", r#"{"bos_token": "1"}"#),
+    ];
+    let dir = Dir::new("own", &files);
+    let template = ChatTemplate::load(&dir.0).unwrap();
+    let render = |own: &str| {
+        let own = serde_json::to_string(own).unwrap();
+        let body = format!(
+            r#"{{"messages": [{{"role": "user", "content": "x"}}], "chat_template": {own}}}"#
+        );
+        let rendered = template.render(ChatApi::Chat, body.as_bytes(), 0);
+        rendered.map(|rendered| rendered.text).map_err(|error| error.to_string())
+    };
+    assert_eq!(render("usual").unwrap(), "usual");
+    assert_eq!(render("tools\n").unwrap(), "tools");
+    assert_eq!(render("rag\n{{ bos_token }}{{ messages[0].role }}").unwrap(), "rag\n1user");
+    for other in ["another", "{% broken", "", "rag"] {
+        let error = render(other).unwrap_err();
+        assert!(
+            error.starts_with("chat_template: expected a template of the model's own"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_model_without_a_usable_template_says_so() {
     let none = Dir::new("none", &[("tokenizer_config.json", "{}")]);
     assert!(matches!(none.render(true), Err(TemplateError::Missing { tools: true })));

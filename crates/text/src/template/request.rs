@@ -8,6 +8,8 @@ use super::json::{Json, Object};
 pub(super) struct Request {
     /// As sent.
     pub(super) messages: Vec<Json>,
+    /// The template that the request comes with.
+    pub(super) template: Option<std::sync::Arc<str>>,
     /// Normalised; null if there are none.
     pub(super) tools: Json,
     /// Further variables; the first of a name counts.
@@ -24,10 +26,11 @@ impl Request {
         let Some(Json::List(messages)) = body.take("messages") else {
             return Err(TemplateError::field("messages", "a list"));
         };
-        if body.given("chat_template").is_some() {
-            let expected = "nothing: templates of requests are not trusted";
-            return Err(TemplateError::field("chat_template", expected));
-        }
+        let template = match body.take("chat_template") {
+            None | Some(Json::Null) => None,
+            Some(Json::Text(template)) => Some(template),
+            Some(_) => return Err(TemplateError::field("chat_template", "a string")),
+        };
         let generate = flag(&body, "add_generation_prompt")?.unwrap_or(true);
         let continue_final = flag(&body, "continue_final_message")?.unwrap_or(false);
         if generate && continue_final {
@@ -52,6 +55,7 @@ impl Request {
         };
         Ok(Request {
             messages,
+            template,
             tools: tools(body.take("tools"))?,
             continue_final,
             add_special_tokens: flag(&body, "add_special_tokens")?.unwrap_or(false),

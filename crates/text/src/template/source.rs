@@ -19,6 +19,8 @@ pub(super) struct Source {
     pub(super) default: Option<String>,
     /// The template for requests with tools.
     pub(super) tool_use: Option<String>,
+    /// Templates of other names, for requests that come with them.
+    pub(super) others: Vec<String>,
     /// Names and texts of special tokens.
     pub(super) tokens: Vec<(String, Json)>,
 }
@@ -56,7 +58,7 @@ impl Source {
     pub(super) fn from_parts(template: &str, config: &[u8]) -> Result<Source, TemplateError> {
         let config = object(config, Path::new("tokenizer_config.json"))?;
         let default = Some(template.to_owned());
-        Ok(Source { default, tool_use: None, tokens: tokens(&config) })
+        Ok(Source { default, tokens: tokens(&config), ..Source::default() })
     }
 
     fn configured(&mut self, config: &Object, path: &Path) -> Result<(), TemplateError> {
@@ -98,11 +100,11 @@ impl Source {
         Ok(())
     }
 
-    /// Other names are for callers that ask for them; an engine's requests do not.
     fn name(&mut self, name: &str, text: String) {
         match name {
             "default" => self.default = Some(text),
             "tool_use" => self.tool_use = Some(text),
+            _ if self.others.len() < TEMPLATES => self.others.push(text),
             _ => {}
         }
     }
