@@ -152,7 +152,7 @@ fn client_sent_steering_is_ignored() {
     assert!(pods.len() > 1, "every request went to {pods:?}");
     // On paths without a decision nothing of the kind reaches a pod either.
     let headers = [("x-gateway-destination-endpoint", elsewhere.as_str())];
-    let answer = lab.client().post("/v1/embeddings", &headers, b"{}").unwrap();
+    let answer = lab.client().post("/v1/score", &headers, b"{}").unwrap();
     assert_ne!(answer.status, 503, "{}", answer.text());
     lab.end();
 }

@@ -406,6 +406,7 @@ plugins:
         prompt_tokens: None,
         completion_tokens: None,
         cached_tokens: None,
+        tells_cached: true,
     };
     let mut headers = Vec::new();
     plan.response_headers(&response, &mut headers, &mut scratch.failures);

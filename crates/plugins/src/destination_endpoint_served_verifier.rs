@@ -57,6 +57,7 @@ mod tests {
             prompt_tokens: None,
             completion_tokens: None,
             cached_tokens: None,
+            tells_cached: true,
         };
         let hook = built.roles.after_response.as_ref().unwrap();
         let mut headers = Vec::new();

@@ -185,6 +185,7 @@ mod tests {
             prompt_tokens,
             completion_tokens,
             cached_tokens,
+            tells_cached: true,
         };
         let mut metadata = Vec::new();
         built.roles.after_response.unwrap().report(&cx, &mut metadata);

@@ -122,13 +122,26 @@ impl Bounded {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestError {
+    /// A message of an Anthropic request is no object, or its role or content has the wrong type.
+    #[error("error parsing messages request: expected messages with a role and content")]
+    AnthropicMessage,
+    /// `messages` of an Anthropic request is absent, empty, or no list.
+    #[error("invalid messages request: must have at least one message")]
+    AnthropicMessages,
+    /// `input` of an embedding request is absent, empty, or in none of the forms of a prompt.
+    #[error("invalid embeddings request: must have input field")]
+    EmbeddingInput,
+    /// `input` of a response is absent or null.
+    #[error("invalid responses request: must have input field")]
+    Input,
     /// `messages` is absent, empty, or holds something that is no message.
     #[error("invalid chat completions request: must have valid messages field")]
     Messages,
     /// The outermost value is no object.
     #[error("error unmarshaling request bodyMap: the body is not a JSON object")]
     NotAnObject,
-    /// `prompt` is absent, empty, or neither a string, a list of strings nor a list of token ids.
+    /// `prompt` is absent, empty, or neither a string, a list of strings, a list of token ids nor a
+    /// list of lists of these.
     #[error("invalid completions request: must have prompt field")]
     Prompt,
 }

@@ -89,6 +89,71 @@ fn estimated_tokens() {
     assert_eq!(feature.to_string(), "image a090cef6951873cf 4+225");
 }
 
+/// The prompt of a conversation as text, and its media.
+fn packed(api: Api, body: &str) -> (String, Vec<String>) {
+    let mut scanner = Scanner::new(api, Limits::default(), TokenCollector::new());
+    scanner.feed(body.as_bytes()).expect("valid");
+    scanner.finish().expect("a request");
+    if scanner.needs_second_pass() {
+        scanner.second_pass(&[body.as_bytes()]).expect("the same body");
+    }
+    let [prompt] = scanner.sink().prompts() else { panic!("one prompt") };
+    let of_media = |at: u64| {
+        prompt.features.iter().any(|f| (f.offset..f.offset + u64::from(f.length)).contains(&at))
+    };
+    let text = (0..).zip(&prompt.tokens).filter(|(at, _)| !of_media(*at));
+    let bytes: Vec<u8> =
+        text.flat_map(|(_, token)| token.to_le_bytes()).filter(|b| *b != 0).collect();
+    let features = prompt.features.iter().map(ToString::to_string).collect();
+    (String::from_utf8(bytes).expect("text"), features)
+}
+
+#[test]
+fn messages_are_packed_as_tools_system_turns() {
+    let turns = r#""messages":[
+        {"role":"user","content":"look "},
+        {"role":"assistant","content":[{"type":"thinking","thinking":"hm ","signature":"s"},
+            {"type":"tool_use","id":"t1","name":"find","input":{"what":["a","b"]}}]},
+        {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[
+            {"type":"text","text":"found "}]},
+            {"type":"image","source":{"type":"base64","media_type":"image/png",
+                "data":"iVBORw0KGgoAAAANSUhEUgAAAEAAAAAwCAIAAAA="}},
+            {"type":"text","text":"end","cache_control":{"type":"ephemeral"}}]}]"#;
+    let system = r#""system":[{"type":"text","text":"x-anthropic-billing-header: cc=1"},
+        {"type":"text","text":"be brief "}]"#;
+    let tools = r#""tools":[{"name":"find","input_schema":{}}]"#;
+    let json = r#"[{"input_schema":{},"name":"find"}]"#;
+    let text = format!("{json}be brief userlook assistanthm t1findwhatabuserfound end");
+    // A PNG of 64 by 48 pixels has 3 tokens.
+    for body in [
+        format!(r#"{{{tools},{system},{turns}}}"#),
+        format!(r#"{{"max_tokens":5,{turns},"model":"m",{system},{tools}}}"#),
+        format!(r#"{{{system},{turns},{tools}}}"#),
+        format!(r#"{{"messages":[],{system},{tools},{turns}}}"#),
+    ] {
+        let (got, media) = packed(Api::Messages, &body);
+        assert_eq!(got, text, "{body}");
+        assert!(media.len() == 1 && media[0].ends_with("+3"), "{media:?}");
+    }
+    let plain = r#"{"messages":[{"role":"user","content":"hi"}],"system":"x-anthropic"}"#;
+    assert_eq!(packed(Api::Messages, plain).0, "x-anthropicuserhi");
+}
+
+#[test]
+fn responses_are_packed_as_tools_instructions_input() {
+    let input = r#""input":[
+        {"type":"message","role":"user","content":[{"type":"input_text","text":"look "},
+            {"type":"input_image","image_url":"http://x/y.png","detail":"low"}]},
+        {"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"hm "}]},
+        {"type":"function_call","id":"fc_1","call_id":"c1","name":"find","arguments":"{}"},
+        {"type":"function_call_output","call_id":"c1","output":"found"}]"#;
+    let body = format!(r#"{{{input},"instructions":"be brief "}}"#);
+    let (text, media) = packed(Api::Responses, &body);
+    assert_eq!(text, "be brief userlook hm find{}found");
+    assert_eq!(media, ["image a090cef6951873cf 5+225"]);
+    assert_eq!(packed(Api::Responses, r#"{"input":"hello"}"#).0, "hello");
+}
+
 #[test]
 fn media_estimates() {
     let chat = collect(
@@ -143,7 +208,11 @@ fn error_texts() {
         r#"{"prompt":[]}"#,
         r#"{"prompt":null}"#,
         r#"{"prompt":{"a":1}}"#,
-        r#"{"prompt":[[1,2],[3]]}"#,
+        r#"{"prompt":[[1,2],3]}"#,
+        r#"{"prompt":[1,[2]]}"#,
+        r#"{"prompt":[[1,2],[]]}"#,
+        r#"{"prompt":[["a"]]}"#,
+        r#"{"prompt":[[[1]]]}"#,
         r#"{"prompt":["a",1]}"#,
         r#"{"prompt":[1,"a"]}"#,
         r#"{"prompt":[1.0]}"#,
@@ -151,6 +220,28 @@ fn error_texts() {
         r#"{"prompt":[4294967296]}"#,
     ] {
         assert_eq!(refused(Api::Completions, body).to_string(), completion, "{body}");
+    }
+    let messages = "invalid messages request: must have at least one message";
+    for body in ["{}", r#"{"messages":[]}"#, r#"{"messages":null}"#] {
+        assert_eq!(refused(Api::Messages, body).to_string(), messages, "{body}");
+    }
+    let message = "error parsing messages request: expected messages with a role and content";
+    for body in [
+        r#"{"messages":"hi"}"#,
+        r#"{"messages":["hi"]}"#,
+        r#"{"messages":[{"role":5,"content":"a"}]}"#,
+        r#"{"messages":[{"role":"user","content":5}]}"#,
+        r#"{"messages":[{"role":"user","content":["hi"]}]}"#,
+    ] {
+        assert_eq!(refused(Api::Messages, body).to_string(), message, "{body}");
+    }
+    let input = "invalid responses request: must have input field";
+    for body in ["{}", r#"{"input":null}"#] {
+        assert_eq!(refused(Api::Responses, body).to_string(), input, "{body}");
+    }
+    let input = "invalid embeddings request: must have input field";
+    for body in ["{}", r#"{"input":[]}"#, r#"{"input":{}}"#] {
+        assert_eq!(refused(Api::Embeddings, body).to_string(), input, "{body}");
     }
     for body in ["[1,2]", "5", "null", "\"x\""] {
         let error = refused(Api::Completions, body);

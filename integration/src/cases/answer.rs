@@ -76,6 +76,7 @@ impl Sent {
             prompt_tokens: None,
             completion_tokens: (self.chunks > 0).then_some(self.chunks),
             cached_tokens: None,
+            tells_cached: true,
         })
     }
 }

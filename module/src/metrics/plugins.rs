@@ -67,7 +67,8 @@ impl PluginTimes {
         let text = format!("Lookups in the index in seconds, of one in {TIMED_EVERY} decisions.");
         let deprecated = format!("[ALPHA] [Deprecated: Use {current}] {text}");
         let of_producers = |key: &&Key| {
-            key.plugin_type == precise::producer::TYPE.name
+            let types = [precise::producer::TYPE.name, precise::scorer::TYPE.name];
+            types.contains(&key.plugin_type.as_str())
                 && key.point == ExtensionPoint::DataProducer.as_str()
         };
         let series = self.series.lock();

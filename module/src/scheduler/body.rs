@@ -46,7 +46,7 @@ impl BodyReader {
             }
         };
         let rules = match (api, served.serving()) {
-            (Api::ChatCompletions, Some(serving)) => serving.media.rules(headers),
+            (api, Some(serving)) if api.is_chat() => serving.media.rules(headers),
             _ => MediaRules::default(),
         };
         let scanner = worker::with(runtime, |worker| {

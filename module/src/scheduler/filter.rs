@@ -18,7 +18,7 @@ use super::forward::{forget_control_headers, forward};
 use super::headers::{EnvoyHeaders, Noted};
 use super::response::Response;
 use super::route::{Complete, DEFAULT_FLOW, Held, Undecided, enroll, route};
-use super::tokens::{self, TOKENS, Tokens};
+use super::tokens::{self, CONVERTED, TOKENS, Tokens};
 use crate::clock;
 use crate::runtime::{Alarm, Runtime, Served};
 use crate::settings::{OtherPaths, Settings};
@@ -336,6 +336,13 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
     fn on_scheduled(&mut self, envoy: &mut EHF, event_id: u64) {
         match (self.wait.take(), event_id) {
             (Some(Wait::Tokens(waiting)), TOKENS) => self.go_on(envoy, waiting),
+            (Some(Wait::Tokens(mut waiting)), CONVERTED) => {
+                if waiting.converted(envoy, &self.noted) {
+                    self.go_on(envoy, waiting);
+                } else {
+                    self.wait = Some(Wait::Tokens(waiting));
+                }
+            }
             (Some(Wait::Window(held)), RESUME) => {
                 let (served, started_ns) = (self.runtime.served(), clock::now_ns());
                 let tickets = held.into_tickets(&served);

@@ -8,8 +8,10 @@ use inlane_core::cycle::Failures;
 use inlane_core::endpoint::EndpointIx;
 use inlane_core::plan::Plan;
 use inlane_core::plugin::{Metadata, Responding};
+use inlane_text::Api;
 
 use super::decide::{Hindsight, Routed};
+use super::headers::Noted;
 use super::usage::UsageTracker;
 use crate::clock;
 use crate::metrics::ModelSeries;
@@ -22,6 +24,7 @@ pub(super) struct Hooks {
     endpoint: EndpointIx,
     hindsight: Hindsight,
     request_id: String,
+    tells_cached: bool,
 }
 
 impl Hooks {
@@ -30,7 +33,7 @@ impl Hooks {
         runtime: &Arc<Runtime>,
         served: &Arc<Served>,
         routed: &mut Routed,
-        request_id: &str,
+        noted: &Noted,
     ) -> Option<Self> {
         let config = served.serving()?.plan.config();
         (!config.after_response.is_empty()).then(|| Self {
@@ -38,7 +41,9 @@ impl Hooks {
             served: Arc::clone(served),
             endpoint: routed.endpoint,
             hindsight: std::mem::take(&mut routed.hindsight),
-            request_id: request_id.to_owned(),
+            request_id: noted.id.clone(),
+            // Engines leave the number out of messages as they like.
+            tells_cached: noted.api != Some(Api::Messages),
         })
     }
 
@@ -63,6 +68,7 @@ impl Hooks {
             prompt_tokens: usage.prompt,
             completion_tokens: usage.completion,
             cached_tokens: usage.cached,
+            tells_cached: self.tells_cached,
         };
         let mut failures = Failures::default();
         run(&serving.plan, &facts, &mut failures);

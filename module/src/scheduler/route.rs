@@ -97,7 +97,7 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
             let series = Arc::clone(&routed.series);
             series.routed();
             series.request_size.observe(summary.bytes as f64);
-            let hooks = Hooks::new(runtime, served, &mut routed, &noted.id);
+            let hooks = Hooks::new(runtime, served, &mut routed, noted);
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
         }

@@ -25,6 +25,8 @@ use abi::envoy_dynamic_module_type_http_callout_result as CalloutResult;
 
 /// What a stream is told when the wait for its tokens is over.
 pub(super) const TOKENS: u64 = 2;
+/// What it is told when its body has the form that a server renders.
+pub(super) const CONVERTED: u64 = 3;
 
 /// Bytes of a server's error that are logged.
 const ERROR_BYTES: usize = 1_024;
@@ -63,11 +65,24 @@ pub(super) struct Waiting {
     tokenizers: Arc<Tokenizers>,
     /// The call to a server that renders prompts, while it is under way.
     callout: Option<u64>,
+    /// What is left to do before that call.
+    converting: Option<Converting>,
+}
+
+/// A body on its way into the form that a server renders, and what it will be asked with.
+#[derive(Debug)]
+struct Converting {
+    chat: Arc<Delivery<Vec<u8>>>,
+    url: String,
+    timeout: GoDuration,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.delivery.settle();
+        if let Some(converting) = &self.converting {
+            converting.chat.settle();
+        }
     }
 }
 
@@ -90,31 +105,88 @@ pub(super) fn ask<EHF: EnvoyHttpFilterExt>(
     };
     let summary = scanner.summary();
     let model = wish.model.as_deref().unwrap_or(summary.model);
-    let asked = match (tokenizers.model(model), &wish.vllm) {
+    let Some(api) = prompt_api(noted) else { return Err(Tokens::Unasked) };
+    let server = wish.vllm.as_ref().filter(|_| !tokenizers.render_cluster().is_empty());
+    // How many tokens an image takes only the model's own processor knows, which a server has.
+    let local = tokenizers.model(model).filter(|_| server.is_none() || !body.has_media());
+    let delivery = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), TOKENS));
+    let mut waiting = Waiting { delivery, tokenizers, callout: None, converting: None };
+    let asked = match (local, server) {
         (Some(model), _) => {
-            let delivery = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), TOKENS));
             let body = copy(envoy, body, None);
-            let queued = tokenizers.tokenize(model, prompt_api(noted), body, &delivery);
-            queued.map(|()| (delivery, None))
+            waiting.tokenizers.tokenize(model, api, body, &waiting.delivery)
         }
-        (None, Some(server)) if !tokenizers.render_cluster().is_empty() => {
-            let delivery = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), TOKENS));
+        (None, Some(server)) => {
             let edit = (summary.model != model).then(|| summary.rename_model(model));
             let copied = copy(envoy, body, edit);
-            let cluster = tokenizers.render_cluster();
             let timeout = if body.has_media() { server.mm_timeout } else { server.timeout };
-            let called = render(envoy, cluster, (&server.url, timeout), noted, &copied);
-            called.map(|id| (delivery, Some(id)))
+            waiting.render(envoy, (&server.url, timeout), noted, (api, copied))
         }
-        (None, _) => Err(Missed::NoModel),
+        (None, None) => Err(Missed::NoModel),
     };
     match asked {
-        Ok((delivery, callout)) => Ok(Waiting { delivery, tokenizers, callout }),
+        Ok(()) => Ok(waiting),
         Err(why) => Err(missed(runtime, noted, &why)),
     }
 }
 
 impl Waiting {
+    /// Has a server render the prompt; bodies that it does not read are converted first.
+    fn render<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        (url, timeout): (&str, GoDuration),
+        noted: &Noted,
+        (api, body): (PromptApi, Vec<u8>),
+    ) -> Result<(), Missed> {
+        let path = match api {
+            PromptApi::Chat => "chat/completions",
+            PromptApi::Completions => "completions",
+            PromptApi::Messages | PromptApi::Responses => {
+                let chat = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), CONVERTED));
+                self.tokenizers.convert(api, body, &chat)?;
+                self.converting = Some(Converting { chat, url: url.to_owned(), timeout });
+                return Ok(());
+            }
+            _ => return Err(Missed::NoModel),
+        };
+        let cluster = self.tokenizers.render_cluster();
+        self.callout = Some(call(envoy, cluster, (url, timeout), noted, path, &body)?);
+        Ok(())
+    }
+
+    /// The body has been converted: asks the server. Answers whether the wait is over instead.
+    pub(super) fn converted<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        noted: &Noted,
+    ) -> bool {
+        let Some(Converting { chat, url, timeout }) = self.converting.take() else { return false };
+        let called = match chat.settle() {
+            Some(Ok(body)) => {
+                let cluster = self.tokenizers.render_cluster();
+                call(envoy, cluster, (&url, timeout), noted, "chat/completions", body)
+            }
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(Missed::Late),
+        };
+        match called {
+            Ok(id) => {
+                self.callout = Some(id);
+                false
+            }
+            Err(why) => {
+                self.fail(why);
+                true
+            }
+        }
+    }
+
+    fn fail(&self, why: Missed) {
+        self.delivery.settle();
+        self.delivery.deliver(Err(why));
+    }
+
     /// Ends the wait: what came of it.
     pub(super) fn settle(self, runtime: &Runtime, noted: &Noted) -> Tokens {
         let metrics = &runtime.metrics.tokens;
@@ -160,8 +232,7 @@ impl Waiting {
         };
         match failed {
             Some(why) => {
-                self.delivery.settle();
-                self.delivery.deliver(Err(why));
+                self.fail(why);
                 true
             }
             None => false,
@@ -182,11 +253,14 @@ fn missed(runtime: &Runtime, noted: &Noted, why: &Missed) -> Tokens {
     Tokens::Missed
 }
 
-fn prompt_api(noted: &Noted) -> PromptApi {
-    match noted.api {
-        Some(Api::ChatCompletions) => PromptApi::Chat,
-        Some(Api::Completions) | None => PromptApi::Completions,
-    }
+fn prompt_api(noted: &Noted) -> Option<PromptApi> {
+    noted.api.map(|api| match api {
+        Api::ChatCompletions => PromptApi::Chat,
+        Api::Completions => PromptApi::Completions,
+        Api::Embeddings => PromptApi::Embeddings,
+        Api::Messages => PromptApi::Messages,
+        Api::Responses => PromptApi::Responses,
+    })
 }
 
 /// A copy of the body for somebody else, with one edit.
@@ -207,19 +281,17 @@ fn copy<EHF: EnvoyHttpFilterExt>(
     copied
 }
 
-/// Calls the server at `url`, which is in Envoy's cluster of that name, to render prompts.
-fn render<EHF: EnvoyHttpFilterExt>(
+/// Calls the server at `url`, which is in Envoy's cluster of that name, to render the prompts of a
+/// request to `api`.
+fn call<EHF: EnvoyHttpFilterExt>(
     envoy: &mut EHF,
     cluster: &str,
     (url, timeout): (&str, GoDuration),
     noted: &Noted,
+    api: &str,
     body: &[u8],
 ) -> Result<u64, Missed> {
     let (host, prefix) = split_url(url);
-    let api = match prompt_api(noted) {
-        PromptApi::Chat => "chat/completions",
-        _ => "completions",
-    };
     let path = format!("{prefix}/v1/{api}/render");
     let headers: [(&str, &[u8]); 5] = [
         (":method", b"POST"),

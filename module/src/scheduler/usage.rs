@@ -1,8 +1,9 @@
 //! Token usage, read from the response as it passes through.
 //!
-//! The engine reports usage once, near the end: in the JSON of a complete answer, or in one of the
-//! last events of a stream. The tracker looks for the key in each chunk and parses only the object
-//! behind it. Chunks are not held or copied, but for a few hundred bytes where the object is split
+//! The engine reports usage near the end: in the JSON of a complete answer, or in one of the last
+//! events of a stream. Anthropic's streams report the prompt in their first event and the answer in
+//! the last, hence several reports are put together. The tracker looks for the key in each chunk and
+//! parses only the object behind it. Chunks are not held or copied, but for a few hundred bytes where the object is split
 //! between two chunks. A quoted `"usage"` inside generated text cannot be mistaken for the key: its
 //! quotes are escaped there.
 
@@ -24,14 +25,16 @@ pub(super) struct Usage {
     pub cached: Option<u64>,
 }
 
+/// Chat and text completions, then responses and messages, then messages alone.
 #[derive(Deserialize)]
 struct Reported {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
     completion_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Option<Details>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    input_tokens_details: Option<Details>,
+    cache_read_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +42,8 @@ struct Details {
     cached_tokens: Option<u64>,
 }
 
-/// Finds the last usage object of a response.
+/// Finds the usage objects of a response. Of a number that several of them have, the last counts,
+/// unless it is 0.
 #[derive(Debug, Default)]
 pub(super) struct UsageTracker {
     usage: Usage,
@@ -100,12 +104,21 @@ impl UsageTracker {
     fn read(&mut self, object: &[u8]) {
         if let Ok(reported) = serde_json::from_slice::<Reported>(object) {
             self.found = true;
-            self.usage = Usage {
-                prompt: reported.prompt_tokens,
-                completion: reported.completion_tokens,
-                cached: reported.prompt_tokens_details.and_then(|d| d.cached_tokens),
-            };
+            let details = reported.prompt_tokens_details.or(reported.input_tokens_details);
+            let cached = details.and_then(|details| details.cached_tokens);
+            merge(&mut self.usage.prompt, reported.prompt_tokens.or(reported.input_tokens));
+            merge(
+                &mut self.usage.completion,
+                reported.completion_tokens.or(reported.output_tokens),
+            );
+            merge(&mut self.usage.cached, cached.or(reported.cache_read_input_tokens));
         }
+    }
+}
+
+fn merge(known: &mut Option<u64>, told: Option<u64>) {
+    if told.is_some_and(|told| told > 0 || known.is_none()) {
+        *known = told;
     }
 }
 
@@ -145,9 +158,17 @@ mod tests {
     const ANSWER: &[u8] = br#"{"id":"x","usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":4}},"choices":[{"text":"say \"usage\": {} twice"}]}"#;
     const STREAM: &[u8] = b"data: {\"usage\":null,\"choices\":[{}]}\n\ndata: {\"choices\":[],\"usage\": {\"prompt_tokens\":7,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
 
+    const MESSAGE: &[u8] = br#"{"type":"message","usage":{"input_tokens":25,"cache_creation":{"x":1},"cache_read_input_tokens":16,"output_tokens":15}}"#;
+    const MESSAGES: &[u8] = b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":25,\"output_tokens\":1,\"cache_read_input_tokens\":16}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"input_tokens\":0,\"output_tokens\":15}}\n\n";
+    const RESPONSES: &[u8] = b"data: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":9,\"input_tokens_details\":{\"cached_tokens\":0},\"output_tokens\":2}}}\n\n";
+
     #[test]
     fn every_split_finds_the_same() {
+        let message = Usage { prompt: Some(25), completion: Some(15), cached: Some(16) };
         for (body, expected) in [
+            (MESSAGE, message),
+            (MESSAGES, message),
+            (RESPONSES, Usage { prompt: Some(9), completion: Some(2), cached: Some(0) }),
             (ANSWER, Usage { prompt: Some(9), completion: Some(2), cached: Some(4) }),
             (STREAM, Usage { prompt: Some(7), completion: Some(3), cached: None }),
         ] {

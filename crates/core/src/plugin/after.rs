@@ -50,6 +50,9 @@ pub struct Responding<'a> {
     pub completion_tokens: Option<u64>,
     /// Prompt tokens served from the cache, when the engine reported them.
     pub cached_tokens: Option<u64>,
+    /// Whether an engine that reports such tokens at all does so in a response of this kind: where not,
+    /// none reported says nothing.
+    pub tells_cached: bool,
 }
 
 impl<'a> Responding<'a> {

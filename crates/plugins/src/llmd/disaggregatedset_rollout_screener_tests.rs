@@ -149,6 +149,7 @@ fn labels_are_told_in_the_response() {
         prompt_tokens: None,
         completion_tokens: None,
         cached_tokens: None,
+        tells_cached: true,
     };
     built.roles.after_response.as_ref().unwrap().response_headers(&cx, &mut headers);
     let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());

@@ -1,8 +1,9 @@
 //! Request parsers: which APIs a configuration lets in.
 //!
 //! The proxy reads bodies itself while they arrive (`inlane-text`), so a parser has nothing to do at
-//! run time; its instance says that the API is wanted. The proxy reads chat and text completions
-//! today. A parser of another API loads, and the load says that its requests are not read yet.
+//! run time; its instance says that the API is wanted. The proxy reads the
+//! OpenAI and Anthropic APIs. A parser of another one loads, and the load says that its requests are not
+//! read yet.
 
 pub mod anthropic_parser;
 pub mod openai_parser;
@@ -25,7 +26,7 @@ fn parser(
 ) -> Result<Roles, BuildError> {
     ignore(build, params);
     if let Some(unread) = unread {
-        build.warn(format!("{unread}; the proxy reads chat and text completions so far"));
+        build.warn(format!("{unread}; the proxy reads the OpenAI and Anthropic APIs so far"));
     }
     Ok(Roles::default().part(Part::Parser))
 }
@@ -41,7 +42,7 @@ mod tests {
         let mut world = World::new(0);
         for (name, warnings) in [
             ("openai-parser", 0),
-            ("anthropic-parser", 1),
+            ("anthropic-parser", 0),
             ("vllmhttp-parser", 1),
             ("sglanghttp-parser", 1),
             ("vllmgrpc-parser", 1),

@@ -289,7 +289,7 @@ impl AfterResponse for PrecisePrefixCacheProducer {
     /// Holds the engine's report against what was predicted.
     fn complete(&self, cx: &Responding<'_>) {
         let (Some(prompt), Some(served)) = (cx.prompt_tokens, cx.endpoint) else { return };
-        if cx.status != 200 || !cx.complete {
+        if cx.status != 200 || !cx.complete || !(cx.tells_cached || cx.cached_tokens.is_some()) {
             return;
         }
         for kept in cx.kept_by(self.instance) {

@@ -218,6 +218,7 @@ fn finish(
         prompt_tokens: None,
         completion_tokens: Some(5),
         cached_tokens: None,
+        tells_cached: true,
     };
     change(&mut response);
     built.roles.after_response.as_ref().unwrap().complete(&response);

@@ -7,11 +7,11 @@
 
 use super::part::{Part, PartType, TextUse};
 use super::slot::Slot;
+use super::tools::Tools;
 use super::{Limits, MediaRules};
-use crate::error::{Bounded, RequestError, ScanError};
+use crate::error::{RequestError, ScanError};
 use crate::json::Kind;
 use crate::sink::Sink;
-use crate::tools::Tree;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Shape {
@@ -22,7 +22,7 @@ enum Shape {
     Valid,
 }
 
-/// The state of `messages` and `tools`.
+/// The state of `messages`.
 #[derive(Clone)]
 pub(crate) struct Chat {
     shape: Shape,
@@ -42,11 +42,6 @@ pub(crate) struct Chat {
     part: Part,
     /// Tokens that media may still take.
     budget: u32,
-
-    pub(crate) tools: Tree,
-    tools_json: Vec<u8>,
-    /// Scratch space of the writer.
-    sorted: Vec<u32>,
 }
 
 impl Chat {
@@ -63,18 +58,10 @@ impl Chat {
             content_sent: false,
             part: Part::new(),
             budget: 0,
-            tools: Tree::default(),
-            tools_json: Vec::new(),
-            sorted: Vec::new(),
         }
     }
 
-    pub(crate) fn reset(&mut self) {
-        self.restart();
-        self.tools.reset(0);
-    }
-
-    /// Back to before `messages`, with the tools that are known now.
+    /// Back to before `messages`.
     pub(crate) fn restart(&mut self) {
         self.shape = Shape::Empty;
         self.seen = false;
@@ -107,10 +94,16 @@ impl Chat {
     }
 
     #[inline]
-    pub(crate) fn open(&mut self, slot: Slot, kind: Kind, limits: &Limits, sink: &mut impl Sink) {
+    pub(crate) fn open(
+        &mut self,
+        slot: Slot,
+        kind: Kind,
+        limits: &Limits,
+        tools: &mut Tools,
+        sink: &mut impl Sink,
+    ) {
         let is_text = matches!(kind, Kind::String | Kind::Null);
         match slot {
-            Slot::Tools => self.tools.reset(limits.tools_bytes),
             Slot::Messages => {
                 self.late |= self.seen;
                 self.seen = true;
@@ -118,7 +111,7 @@ impl Chat {
                 self.budget = limits.media_tokens;
                 self.shape = if kind == Kind::Array { Shape::Empty } else { Shape::Invalid };
                 if kind == Kind::Array && !self.late {
-                    self.begin(sink);
+                    self.begin(tools, sink);
                 }
             }
             Slot::Message => {
@@ -183,24 +176,16 @@ impl Chat {
     }
 
     /// `tools` is complete.
-    pub(crate) fn close_tools(&mut self, limits: &Limits) -> Result<(), ScanError> {
-        if self.tools.overflowed() {
-            let limit = limits.tools_bytes;
-            return Err(ScanError::TooLarge { what: Bounded::Tools, limit });
-        }
-        self.late |= self.seen && (self.tools_sent || self.tools.is_filled_list());
+    pub(crate) fn close_tools(&mut self, tools: &Tools, limits: &Limits) -> Result<(), ScanError> {
+        tools.close(limits)?;
+        self.late |= self.seen && (self.tools_sent || tools.is_filled_list());
         Ok(())
     }
 
     /// Starts the prompt with what stands before the messages.
-    pub(crate) fn begin(&mut self, sink: &mut impl Sink) {
+    pub(crate) fn begin(&mut self, tools: &mut Tools, sink: &mut impl Sink) {
         sink.begin_prompt();
-        self.tools_sent = self.tools.is_filled_list();
-        if self.tools_sent {
-            self.tools_json.clear();
-            self.tools.write(&mut self.tools_json, &mut self.sorted);
-            sink.text(&self.tools_json);
-        }
+        self.tools_sent = tools.send(sink);
     }
 
     fn close_part(&mut self, rules: &MediaRules, sink: &mut impl Sink) {

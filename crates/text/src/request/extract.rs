@@ -10,17 +10,21 @@ use super::chat::Chat;
 use super::fields::Fields;
 use super::prompt::Prompt;
 use super::slot::Slot;
+use super::talk::Talk;
+use super::tools::Tools;
 use super::{Api, Limits, MediaRules};
 use crate::error::{RequestError, ScanError};
 use crate::json::{Events, KeyBuffer, Kind, Number};
 use crate::sink::Sink;
 
-/// Body, messages, message, content, part, image: no path of interest is longer.
-const MAX_PATH: usize = 6;
+/// Body, messages, message, content, part, content, part, source: no path of interest is longer.
+const MAX_PATH: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Below {
     Nothing,
+    /// Keys and strings are text of the prompt.
+    Text,
     Tools,
 }
 
@@ -41,7 +45,9 @@ pub(crate) struct Extractor<S> {
     pub(crate) fields: Fields,
     pub(crate) prompt: Prompt,
     pub(crate) chat: Chat,
-    /// The bytes of the last `prompt` or `messages`.
+    pub(crate) talk: Talk,
+    pub(crate) tools: Tools,
+    /// The bytes of the last `prompt`, `messages` or `input`.
     pub(crate) span: Range<u64>,
 
     /// The field that the current or next value fills, and where that value starts.
@@ -66,6 +72,8 @@ impl<S: Sink> Extractor<S> {
             fields: Fields::default(),
             prompt: Prompt::default(),
             chat: Chat::new(),
+            talk: Talk::new(),
+            tools: Tools::default(),
             span: 0..0,
             slot: Slot::Root,
             start: 0,
@@ -83,7 +91,9 @@ impl<S: Sink> Extractor<S> {
         self.sink.reset();
         self.fields.reset();
         self.prompt.reset();
-        self.chat.reset();
+        self.chat.restart();
+        self.talk.reset();
+        self.tools.reset();
         self.span = 0..0;
         self.restart(Slot::Root);
     }
@@ -108,6 +118,8 @@ impl<S: Sink> Extractor<S> {
         match self.api {
             Api::ChatCompletions => self.chat.verdict(),
             Api::Completions => self.prompt.verdict(),
+            Api::Embeddings => self.prompt.verdict().map_err(|_| RequestError::EmbeddingInput),
+            Api::Messages | Api::Responses => self.talk.verdict(self.api),
         }
     }
 
@@ -115,7 +127,8 @@ impl<S: Sink> Extractor<S> {
     pub(crate) fn is_stale(&self) -> bool {
         match self.api {
             Api::ChatCompletions => self.chat.is_stale(),
-            Api::Completions => self.prompt.is_stale(),
+            Api::Completions | Api::Embeddings => self.prompt.is_stale(),
+            Api::Messages | Api::Responses => self.talk.is_stale(),
         }
     }
 
@@ -143,7 +156,9 @@ impl<S: Sink> Extractor<S> {
                 self.nested = 1;
                 if self.slot == Slot::Tools && kind == Kind::Array {
                     self.below = Below::Tools;
-                    self.chat.tools.open(kind);
+                    self.tools.open_below(kind);
+                } else if self.slot == Slot::TurnAny {
+                    self.below = Below::Text;
                 }
             }
         }
@@ -157,7 +172,7 @@ impl<S: Sink> Events for Extractor<S> {
         if self.nested > 0 {
             self.nested += u32::from(is_container);
             if self.below == Below::Tools {
-                self.chat.tools.open(kind);
+                self.tools.open_below(kind);
             }
             return;
         }
@@ -178,11 +193,16 @@ impl<S: Sink> Events for Extractor<S> {
             | Slot::N
             | Slot::Stream
             | Slot::StreamOptions => self.fields.open(self.slot, kind),
-            Slot::Prompt | Slot::PromptItem => {
+            Slot::Prompt | Slot::PromptItem | Slot::PromptId => {
                 let opened = self.prompt.open(self.slot, kind, &self.limits, &mut self.sink);
                 self.note(opened);
             }
-            slot => self.chat.open(slot, kind, &self.limits, &mut self.sink),
+            Slot::Tools => self.tools.open(&self.limits),
+            slot if slot.is_talk() => {
+                let of = (kind, self.api);
+                self.talk.open(slot, of, &self.limits, &mut self.tools, &mut self.sink);
+            }
+            slot => self.chat.open(slot, kind, &self.limits, &mut self.tools, &mut self.sink),
         }
         if is_container {
             self.descend(kind);
@@ -194,7 +214,7 @@ impl<S: Sink> Events for Extractor<S> {
         let is_container = matches!(kind, Kind::Array | Kind::Object);
         if self.nested > 0 {
             if self.below == Below::Tools {
-                self.chat.tools.close(kind);
+                self.tools.tree.close(kind);
             }
             self.nested -= u32::from(is_container);
             if self.nested > 0 {
@@ -217,8 +237,17 @@ impl<S: Sink> Events for Extractor<S> {
             }
             Slot::PromptItem => self.prompt.close(Slot::PromptItem, kind, &mut self.sink),
             Slot::Tools => {
-                let closed = self.chat.close_tools(&self.limits);
+                let closed = match self.api {
+                    Api::ChatCompletions => self.chat.close_tools(&self.tools, &self.limits),
+                    _ => self.talk.close_tools(&self.tools, &self.limits),
+                };
                 self.note(closed);
+            }
+            slot if slot.is_talk() => {
+                if slot == Slot::Turns {
+                    self.span = span.clone();
+                }
+                self.talk.close(slot, (span, self.api), &self.rules, &mut self.sink);
             }
             slot => {
                 if slot == Slot::Messages {
@@ -232,8 +261,10 @@ impl<S: Sink> Events for Extractor<S> {
     #[inline]
     fn key(&mut self, piece: &[u8], last: bool) {
         if self.nested > 0 {
-            if self.below == Below::Tools {
-                self.chat.tools.key(piece);
+            match self.below {
+                Below::Nothing => {}
+                Below::Text => self.talk.send(piece, &mut self.sink),
+                Below::Tools => self.tools.tree.key(piece),
             }
             return;
         }
@@ -255,8 +286,10 @@ impl<S: Sink> Events for Extractor<S> {
     #[inline]
     fn text(&mut self, piece: &[u8]) {
         if self.nested > 0 {
-            if self.below == Below::Tools {
-                self.chat.tools.scalar(piece);
+            match self.below {
+                Below::Nothing => {}
+                Below::Text => self.talk.send(piece, &mut self.sink),
+                Below::Tools => self.tools.tree.scalar(piece),
             }
             return;
         }
@@ -275,13 +308,24 @@ impl<S: Sink> Events for Extractor<S> {
             | Slot::AudioData
             | Slot::AudioFormat
             | Slot::VideoUrl => self.chat.text(self.slot, piece, &mut self.sink),
+            Slot::System
+            | Slot::SystemText
+            | Slot::Turns
+            | Slot::TurnRole
+            | Slot::TurnContent
+            | Slot::TurnText
+            | Slot::TurnAny
+            | Slot::TurnResult
+            | Slot::Source
+            | Slot::SourceUrl
+            | Slot::SourceData => self.talk.text(self.slot, piece, &mut self.sink),
             _ => {}
         }
     }
 
     fn digits(&mut self, piece: &[u8]) {
         if self.below == Below::Tools {
-            self.chat.tools.scalar(piece);
+            self.tools.tree.scalar(piece);
         }
     }
 
@@ -290,7 +334,7 @@ impl<S: Sink> Events for Extractor<S> {
             return;
         }
         match self.slot {
-            Slot::PromptItem => self.prompt.number(number, &mut self.sink),
+            Slot::PromptItem | Slot::PromptId => self.prompt.number(number, &mut self.sink),
             slot => self.fields.number(slot, number),
         }
     }

@@ -25,13 +25,14 @@ pub struct Summary<'a> {
     /// `stream_options.include_usage` is the boolean true.
     pub include_usage: bool,
     /// The output cap in tokens: the first of `max_completion_tokens` (chat only) and `max_tokens`
-    /// that is a whole number ≥ 0. Values past `u64` saturate.
+    /// (of responses `max_output_tokens`) that is a whole number ≥ 0. Values past `u64` saturate.
     pub max_tokens: Option<u64>,
     /// `n` (choices per prompt) if it is a whole number ≥ 0.
     pub n: Option<u64>,
     /// The string `cache_salt`; empty if absent or no string.
     pub cache_salt: &'a str,
-    /// Prompts: one for chat and for token ids, otherwise as many as there are strings.
+    /// Prompts: one for a conversation and for token ids, otherwise as many as there are strings or
+    /// lists of ids.
     pub prompts: usize,
     /// Bytes of the body.
     pub bytes: u64,

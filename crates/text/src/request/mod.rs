@@ -10,6 +10,8 @@ mod rename;
 mod replay;
 mod scanner;
 mod slot;
+mod talk;
+mod tools;
 
 pub use fields::Summary;
 pub use limits::{FrameRate, ImageRule, Limits, MediaRules, VideoEstimate};
@@ -23,4 +25,17 @@ pub enum Api {
     ChatCompletions,
     /// `…/completions` and any path that is not recognised: `prompt` is required.
     Completions,
+    /// `…/embeddings`: `input` is required, in the forms of a completion's `prompt`.
+    Embeddings,
+    /// Anthropic's `…/messages`: `messages` is required.
+    Messages,
+    /// `…/responses`: `input` is required.
+    Responses,
+}
+
+impl Api {
+    /// Whether the request is a conversation: one prompt, which may have media.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Messages | Self::Responses)
+    }
 }

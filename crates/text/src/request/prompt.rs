@@ -1,4 +1,5 @@
-//! `prompt` of a completion request: a string, a list of strings, or a list of token ids.
+//! `prompt` of a completion request, `input` of an embedding request: a string, a list of strings, a
+//! list of token ids, or a list of such lists.
 
 use super::Limits;
 use super::slot::Slot;
@@ -13,6 +14,9 @@ enum Shape {
     #[default]
     Empty,
     Ids,
+    /// Lists of ids, the last of which has none so far.
+    EmptyList,
+    IdLists,
     /// Another type, or a list of mixed or other types.
     Invalid,
     Strings,
@@ -47,8 +51,8 @@ impl Prompt {
 
     pub(crate) fn verdict(&self) -> Result<(), RequestError> {
         match self.shape {
-            Shape::Empty | Shape::Invalid => Err(RequestError::Prompt),
-            Shape::Ids | Shape::Strings | Shape::Text => Ok(()),
+            Shape::Empty | Shape::EmptyList | Shape::Invalid => Err(RequestError::Prompt),
+            Shape::Ids | Shape::IdLists | Shape::Strings | Shape::Text => Ok(()),
         }
     }
 
@@ -82,8 +86,17 @@ impl Prompt {
                     self.begin(limits, sink)?;
                 }
                 (Shape::Ids, Kind::Number) => {}
+                (Shape::Empty | Shape::IdLists, Kind::Array) => {
+                    self.shape = Shape::EmptyList;
+                    self.begin(limits, sink)?;
+                }
                 _ => self.shape = Shape::Invalid,
             },
+            Slot::PromptId => {
+                let is_list = matches!(self.shape, Shape::EmptyList | Shape::IdLists);
+                let is_id = is_list && kind == Kind::Number;
+                self.shape = if is_id { Shape::IdLists } else { Shape::Invalid };
+            }
             _ => {}
         }
         Ok(())
@@ -102,7 +115,7 @@ impl Prompt {
     }
 
     pub(crate) fn number(&mut self, number: Number, sink: &mut impl Sink) {
-        if self.shape != Shape::Ids {
+        if !matches!(self.shape, Shape::Ids | Shape::IdLists) {
             return;
         }
         match number.token() {
@@ -113,11 +126,16 @@ impl Prompt {
     }
 
     pub(crate) fn close(&mut self, slot: Slot, kind: Kind, sink: &mut impl Sink) {
-        let ends = match slot {
-            Slot::Prompt => kind == Kind::String || self.shape == Shape::Ids,
-            Slot::PromptItem => kind == Kind::String && self.shape == Shape::Strings,
+        let ends = match (slot, kind) {
+            (Slot::Prompt, _) => kind == Kind::String || self.shape == Shape::Ids,
+            (Slot::PromptItem, Kind::String) => self.shape == Shape::Strings,
+            (Slot::PromptItem, Kind::Array) => self.shape == Shape::IdLists,
             _ => false,
         };
+        // No engine takes a prompt of no tokens.
+        if self.shape == Shape::EmptyList && slot == Slot::PromptItem {
+            self.shape = Shape::Invalid;
+        }
         if ends && !self.stale {
             sink.end_prompt();
         }

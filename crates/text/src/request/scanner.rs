@@ -67,8 +67,9 @@ impl<S: Sink> Scanner<S> {
 
     /// Sends the text of the same body to the sink anew, in packing order.
     ///
-    /// `body` is all of it, in slices of any size. Only `messages` or `prompt` is read again: once
-    /// if it was merely in the wrong place, up to five times if it is itself out of order.
+    /// `body` is all of it, in slices of any size. Only the fields that hold the prompt are read
+    /// again: once if they were merely in the wrong place, up to five times if the messages of a chat
+    /// completion are themselves out of order.
     pub fn second_pass(&mut self, body: &[&[u8]]) -> Result<(), ScanError> {
         self.failed.map_or(Ok(()), Err)?;
         let body = Body::new(body);
@@ -92,9 +93,9 @@ impl<S: Sink> Scanner<S> {
             max_tokens: fields.max_completion_tokens.or(fields.max_tokens),
             n: fields.n,
             cache_salt: &fields.cache_salt,
-            prompts: match self.extractor.api {
-                Api::ChatCompletions => 1,
-                Api::Completions => self.extractor.prompt.count(),
+            prompts: match self.extractor.api.is_chat() {
+                true => 1,
+                false => self.extractor.prompt.count(),
             },
             bytes: self.lexer.offset(),
         }
@@ -115,7 +116,7 @@ impl<S: Sink> Scanner<S> {
         let span = extractor.span.clone();
         extractor.sink.reset();
         if extractor.api == Api::ChatCompletions && extractor.chat.is_disordered() {
-            extractor.chat.begin(&mut extractor.sink);
+            extractor.chat.begin(&mut extractor.tools, &mut extractor.sink);
             let budget = extractor.limits.media_tokens;
             let (rules, sink) = (&extractor.rules, &mut extractor.sink);
             Replay { body, rules, budget, sink }.messages(span)?;
@@ -123,12 +124,18 @@ impl<S: Sink> Scanner<S> {
             extractor.chat.settle();
             return Ok(());
         }
+        extractor.chat.restart();
+        extractor.talk.restart();
+        extractor.prompt.reset();
+        if let Some(system) = extractor.talk.system() {
+            extractor.restart(Slot::System);
+            body.lex(system, extractor)?;
+        }
         extractor.restart(match extractor.api {
             Api::ChatCompletions => Slot::Messages,
-            Api::Completions => Slot::Prompt,
+            Api::Completions | Api::Embeddings => Slot::Prompt,
+            Api::Messages | Api::Responses => Slot::Turns,
         });
-        extractor.chat.restart();
-        extractor.prompt.reset();
         body.lex(span, extractor)?;
         extractor.fault()?;
         if extractor.is_stale() || extractor.verdict().is_err() {

@@ -20,6 +20,8 @@ pub(crate) enum Slot {
 
     Prompt,
     PromptItem,
+    /// An item of an item of `prompt`.
+    PromptId,
 
     Tools,
     Messages,
@@ -36,6 +38,29 @@ pub(crate) enum Slot {
     AudioFormat,
     Video,
     VideoUrl,
+
+    /// `system` or `instructions`.
+    System,
+    SystemPart,
+    SystemText,
+    /// `messages` of Anthropic, or `input` of a response.
+    Turns,
+    Turn,
+    TurnRole,
+    /// A string, or a list of parts.
+    TurnContent,
+    TurnPart,
+    /// A string of a turn or of a part.
+    TurnText,
+    /// Any value whose keys and strings are text of the turn.
+    TurnAny,
+    /// What a tool answered: a string, or a list of parts.
+    TurnResult,
+    TurnResultPart,
+    /// An image: its URL, or an object that has it.
+    Source,
+    SourceUrl,
+    SourceData,
 }
 
 impl Slot {
@@ -62,6 +87,19 @@ impl Slot {
             Slot::Audio if key == b"data" => Slot::AudioData,
             Slot::Audio if key == b"format" => Slot::AudioFormat,
             Slot::Video if key == b"url" => Slot::VideoUrl,
+            Slot::SystemPart if key == b"text" => Slot::SystemText,
+            Slot::Turn => turn(key, api),
+            Slot::TurnPart => turn_part(key, api),
+            Slot::TurnResultPart => match key {
+                b"text" => Slot::TurnText,
+                b"source" => Slot::Source,
+                _ => Slot::Ignore,
+            },
+            Slot::Source => match key {
+                b"url" => Slot::SourceUrl,
+                b"data" => Slot::SourceData,
+                _ => Slot::Ignore,
+            },
             _ => Slot::Ignore,
         }
     }
@@ -72,8 +110,36 @@ impl Slot {
             Slot::Prompt => Some(Slot::PromptItem),
             Slot::Messages => Some(Slot::Message),
             Slot::Content => Some(Slot::Part),
+            Slot::PromptItem => Some(Slot::PromptId),
+            Slot::System => Some(Slot::SystemPart),
+            Slot::Turns => Some(Slot::Turn),
+            Slot::TurnContent => Some(Slot::TurnPart),
+            Slot::TurnResult => Some(Slot::TurnResultPart),
             _ => None,
         }
+    }
+
+    /// Whether it is a part of the prompt of messages or responses.
+    #[inline]
+    pub(crate) fn is_talk(self) -> bool {
+        matches!(
+            self,
+            Slot::System
+                | Slot::SystemPart
+                | Slot::SystemText
+                | Slot::Turns
+                | Slot::Turn
+                | Slot::TurnRole
+                | Slot::TurnContent
+                | Slot::TurnPart
+                | Slot::TurnText
+                | Slot::TurnAny
+                | Slot::TurnResult
+                | Slot::TurnResultPart
+                | Slot::Source
+                | Slot::SourceUrl
+                | Slot::SourceData
+        )
     }
 
     /// Whether an object that stands in this slot is looked into.
@@ -87,6 +153,11 @@ impl Slot {
                 | Slot::Image
                 | Slot::Audio
                 | Slot::Video
+                | Slot::SystemPart
+                | Slot::Turn
+                | Slot::TurnPart
+                | Slot::TurnResultPart
+                | Slot::Source
         )
     }
 }
@@ -95,14 +166,42 @@ fn root(key: &[u8], api: Api) -> Slot {
     match (key, api) {
         (b"model", _) => Slot::Model,
         (b"stream", _) => Slot::Stream,
-        (b"max_tokens", _) => Slot::MaxTokens,
         (b"cache_salt", _) => Slot::CacheSalt,
         (b"n", _) => Slot::N,
         (b"stream_options", _) => Slot::StreamOptions,
-        (b"messages", Api::ChatCompletions) => Slot::Messages,
-        (b"tools", Api::ChatCompletions) => Slot::Tools,
+        (b"max_output_tokens", Api::Responses) => Slot::MaxTokens,
+        (b"max_tokens", Api::ChatCompletions | Api::Completions | Api::Messages) => Slot::MaxTokens,
         (b"max_completion_tokens", Api::ChatCompletions) => Slot::MaxCompletionTokens,
-        (b"prompt", Api::Completions) => Slot::Prompt,
+        (b"messages", Api::ChatCompletions) => Slot::Messages,
+        (b"messages", Api::Messages) | (b"input", Api::Responses) => Slot::Turns,
+        (b"system", Api::Messages) | (b"instructions", Api::Responses) => Slot::System,
+        (b"tools", Api::ChatCompletions | Api::Messages | Api::Responses) => Slot::Tools,
+        (b"prompt", Api::Completions) | (b"input", Api::Embeddings) => Slot::Prompt,
+        _ => Slot::Ignore,
+    }
+}
+
+/// A message, or an item of a response's input: a message, a call of a function, its output, or
+/// reasoning.
+fn turn(key: &[u8], api: Api) -> Slot {
+    match (key, api) {
+        (b"role", _) => Slot::TurnRole,
+        (b"content", _) => Slot::TurnContent,
+        (b"name", Api::Responses) => Slot::TurnText,
+        (b"arguments", Api::Responses) => Slot::TurnAny,
+        (b"output" | b"summary", Api::Responses) => Slot::TurnResult,
+        _ => Slot::Ignore,
+    }
+}
+
+fn turn_part(key: &[u8], api: Api) -> Slot {
+    match (key, api) {
+        (b"text", _) => Slot::TurnText,
+        (b"thinking" | b"id" | b"name", Api::Messages) => Slot::TurnText,
+        (b"input", Api::Messages) => Slot::TurnAny,
+        (b"content", Api::Messages) => Slot::TurnResult,
+        (b"source", Api::Messages) | (b"image_url", Api::Responses) => Slot::Source,
+        (b"refusal", Api::Responses) => Slot::TurnText,
         _ => Slot::Ignore,
     }
 }

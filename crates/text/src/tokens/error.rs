@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::template::TemplateError;
+
 /// Why a request has no tokens. The request is routed all the same.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,6 +56,17 @@ impl PromptError {
             Self::Stopped => 5,
             Self::Template(_) => 6,
             Self::Tokenizer(_) => 7,
+        }
+    }
+}
+
+impl From<TemplateError> for PromptError {
+    fn from(error: TemplateError) -> Self {
+        match error {
+            TemplateError::Body { .. } => Self::Body(error.to_string()),
+            TemplateError::Media { .. } => Self::Media,
+            TemplateError::Missing { .. } => Self::NoTemplate,
+            _ => Self::Template(error.to_string()),
         }
     }
 }

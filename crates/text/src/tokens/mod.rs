@@ -44,4 +44,4 @@ pub use error::{LoadError, PromptError};
 pub use model::Model;
 pub use models::{Change, Models, Source, Watch};
 pub use pool::{Full, Job, Outcome, Pool, PoolSize};
-pub use prompt::{MediaRange, PromptApi, Side, Tokenized};
+pub use prompt::{MediaRange, PromptApi, Side, Tokenized, chat_body};

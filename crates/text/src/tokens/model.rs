@@ -15,7 +15,7 @@ use super::encoder::{Encoder, Work};
 use super::error::{LoadError, PromptError};
 use super::files::{self, Place};
 use super::prompt::{PromptApi, Side, Tokenized, Truncation};
-use crate::template::{ChatApi, ChatTemplate, TemplateError, TruncationSide};
+use crate::template::{ChatApi, ChatTemplate, TruncationSide};
 
 /// Named tokens of `tokenizer_config.json`, which the tokenizer may lack.
 const NAMED: [&str; 7] =
@@ -128,13 +128,7 @@ impl Model {
         body: &[u8],
         now: i64,
     ) -> Result<Tokenized, PromptError> {
-        let chat = match api {
-            PromptApi::Chat => Some(ChatApi::Chat),
-            PromptApi::Messages => Some(ChatApi::Messages),
-            PromptApi::Responses => Some(ChatApi::Responses),
-            _ => None,
-        };
-        match chat {
+        match api.chat() {
             Some(chat) => self.chat(chat, body, now),
             None => self.prompts(api, body),
         }
@@ -142,7 +136,7 @@ impl Model {
 
     fn chat(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Tokenized, PromptError> {
         let template = self.template.as_ref().map_err(|why| PromptError::Template(why.clone()))?;
-        let rendered = template.render(api, body, now).map_err(|error| failed(&error))?;
+        let rendered = template.render(api, body, now)?;
         // Left is what a request without a side asks for; special tokens then stay.
         let right = rendered.truncation_side == TruncationSide::Right;
         let truncation =
@@ -199,15 +193,6 @@ impl Model {
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-fn failed(error: &TemplateError) -> PromptError {
-    match error {
-        TemplateError::Body { .. } => PromptError::Body(error.to_string()),
-        TemplateError::Media { .. } => PromptError::Media,
-        TemplateError::Missing { .. } => PromptError::NoTemplate,
-        _ => PromptError::Template(error.to_string()),
     }
 }
 

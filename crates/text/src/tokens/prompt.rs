@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::body::{Body, Features, Keys, Prompts};
 use super::encoder::{Around, Work};
 use super::error::PromptError;
+use crate::template::{self, ChatApi};
 
 /// Which API a body belongs to: decides where its prompt stands and how it becomes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +54,16 @@ impl PromptApi {
 
     /// Whether the prompt goes through the chat template.
     pub fn is_chat(self) -> bool {
-        matches!(self, Self::Chat | Self::Messages | Self::Responses)
+        self.chat().is_some()
+    }
+
+    pub(super) fn chat(self) -> Option<ChatApi> {
+        match self {
+            Self::Chat => Some(ChatApi::Chat),
+            Self::Messages => Some(ChatApi::Messages),
+            Self::Responses => Some(ChatApi::Responses),
+            Self::Completions | Self::Embeddings | Self::Generate | Self::SglangGenerate => None,
+        }
     }
 
     pub(super) fn keys(self) -> Keys {
@@ -64,6 +74,17 @@ impl PromptApi {
             Self::Chat | Self::Completions | Self::Messages | Self::Responses => "prompt",
         };
         Keys { prompt }
+    }
+}
+
+/// The body of the chat completion that asks for the same prompt, for a server that renders no other
+/// conversations. Other bodies are returned as they are.
+///
+/// Costs a copy of the body, and for messages and responses a document of it on the way.
+pub fn chat_body(api: PromptApi, body: &[u8]) -> Result<Vec<u8>, PromptError> {
+    match api.chat() {
+        Some(chat) => Ok(template::to_chat(chat, body)?),
+        None => Ok(body.to_vec()),
     }
 }
 

@@ -37,11 +37,17 @@ pub fn body(random: &mut Random) -> Vec<u8> {
             "prompt",
             "prompt",
             "prompt",
+            "input",
+            "input",
+            "input",
+            "system",
+            "instructions",
             "tools",
             "tools",
             "stream",
             "max_tokens",
             "max_completion_tokens",
+            "max_output_tokens",
             "n",
             "cache_salt",
             "stream_options",
@@ -54,6 +60,9 @@ pub fn body(random: &mut Random) -> Vec<u8> {
         let value = match key {
             "messages" => list(random, 4, message),
             "prompt" => prompt(random),
+            "input" if random.below(2) == 0 => prompt(random),
+            "input" => list(random, 4, message),
+            "system" | "instructions" => system(random),
             "tools" => list(random, 3, any),
             "stream_options" => object(random, &["include_usage", "x"], any),
             "model" | "cache_salt" | "mod\\u0065l" if random.below(8) > 0 => string(random),
@@ -224,10 +233,25 @@ fn prompt(random: &mut Random) -> String {
     match random.below(8) {
         0..=2 => string(random),
         3 | 4 => list(random, 4, |random, _| string(random)),
-        5 | 6 => list(random, 5, |random, _| {
-            random.pick(&["0", "7", "128000", "4294967295", "17"]).to_owned()
-        }),
+        5 => list(random, 5, id),
+        6 => list(random, 3, |random, _| list(random, 3, id)),
         _ => list(random, 3, any),
+    }
+}
+
+fn id(random: &mut Random, _depth: usize) -> String {
+    random.pick(&["0", "7", "128000", "4294967295", "17"]).to_owned()
+}
+
+fn system(random: &mut Random) -> String {
+    let block = |random: &mut Random, _: usize| match random.below(6) {
+        0 => "{\"text\":\"x-anthropic-billing-header: 1\"}".to_owned(),
+        1 => "{\"text\":\"x-anthropic\",\"type\":\"text\"}".to_owned(),
+        _ => object(random, &["type", "text", "cache_control"], |random, _| string(random)),
+    };
+    match random.below(3) {
+        0 => string(random),
+        _ => list(random, 3, block),
     }
 }
 
@@ -239,8 +263,15 @@ fn message(random: &mut Random, _depth: usize) -> String {
     for _ in 0..random.below(4) {
         members.push(match random.below(10) {
             0..=3 => format!("\"role\":{}", role(random)),
-            4..=8 => format!("\"content\":{}", content(random)),
-            _ => format!("\"tool_calls\":{}", any(random, 2)),
+            4..=7 => format!("\"content\":{}", content(random)),
+            8 => {
+                let key = random.pick(&["tool_calls", "arguments", "name"]);
+                format!("\"{key}\":{}", any(random, 2))
+            }
+            _ => {
+                let key = random.pick(&["output", "summary", "cache_control"]);
+                format!("\"{key}\":{}", content(random))
+            }
         });
     }
     format!("{{{}}}", members.join(","))
@@ -268,7 +299,26 @@ fn part(random: &mut Random, _depth: usize) -> String {
     }
     let mut members = Vec::new();
     for _ in 0..1 + random.below(3) {
-        members.push(match random.below(13) {
+        members.push(match random.below(16) {
+            13 => format!("\"source\":{}", source(random)),
+            14 => {
+                let key = random.pick(&["thinking", "id", "name", "refusal", "cache_control"]);
+                format!("\"{key}\":{}", string(random))
+            }
+            15 => match random.below(2) {
+                0 => format!("\"input\":{}", any(random, 2)),
+                _ => {
+                    let part = |random: &mut Random, _: usize| {
+                        object(random, &["text", "source", "type"], |random, _| {
+                            match random.below(2) {
+                                0 => source(random),
+                                _ => string(random),
+                            }
+                        })
+                    };
+                    format!("\"content\":{}", list(random, 2, part))
+                }
+            },
             0..=4 => format!(
                 "\"type\":{}",
                 random.pick(&[
@@ -291,6 +341,14 @@ fn part(random: &mut Random, _depth: usize) -> String {
         });
     }
     format!("{{{}}}", members.join(","))
+}
+
+fn source(random: &mut Random) -> String {
+    match random.below(6) {
+        0 => string(random),
+        1 => format!("{{\"data\":\"{}\"}}", SMALL_PNG.rsplit(',').next().unwrap()),
+        _ => object(random, &["type", "url", "data", "media_type"], |random, _| string(random)),
+    }
 }
 
 fn image(random: &mut Random) -> String {

@@ -2,6 +2,7 @@
 //! naively. Shared by the tests and the fuzz target.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod doc;
 pub mod generate;
 pub mod reference;
 
@@ -12,7 +13,8 @@ use inlane_text::{
     TokenCollector,
 };
 
-pub const APIS: [Api; 2] = [Api::ChatCompletions, Api::Completions];
+pub const APIS: [Api; 5] =
+    [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Messages, Api::Responses];
 pub const BLOCK_TOKENS: usize = 4;
 pub const BLOCK_BYTES: usize = 5;
 

@@ -4,6 +4,7 @@ use inlane_text::{Api, CollectedPrompt, Feature, Modality};
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 
+use super::doc::Doc;
 use super::{BLOCK_BYTES, BLOCK_TOKENS, Outcome};
 
 /// The default of `Limits::media_tokens`.
@@ -47,16 +48,20 @@ impl Packed {
 }
 
 /// `None` if the body is refused.
-pub fn read(api: Api, body: &[u8]) -> Option<Outcome> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+pub fn read(api: Api, bytes: &[u8]) -> Option<Outcome> {
+    let body: Value = serde_json::from_slice(bytes).ok()?;
     body.as_object()?;
     let prompts = match api {
         Api::ChatCompletions => vec![chat(&body)?],
         Api::Completions => completion(&body["prompt"])?,
+        Api::Embeddings => completion(&body["input"])?,
+        Api::Messages | Api::Responses => vec![talk(api, &body, &Doc::read(bytes))?],
     };
     let caps: &[&str] = match api {
         Api::ChatCompletions => &["max_completion_tokens", "max_tokens"],
-        Api::Completions => &["max_tokens"],
+        Api::Completions | Api::Messages => &["max_tokens"],
+        Api::Embeddings => &[],
+        Api::Responses => &["max_output_tokens"],
     };
     let hashes = |block: usize, bytes: &[u8]| bytes.chunks(block).map(|b| xxh64(b, 0)).collect();
     let blocks = [
@@ -106,17 +111,22 @@ fn completion(prompt: &Value) -> Option<Vec<Packed>> {
         Value::Array(items) if items.iter().all(Value::is_string) => {
             Some(items.iter().map(|item| string(item.as_str().unwrap())).collect())
         }
-        Value::Array(items) => {
-            let mut packed = Packed::default();
-            for item in items {
-                let id = u32::try_from(item.as_u64()?).ok()?;
-                packed.bytes.extend_from_slice(&id.to_le_bytes());
-                packed.plain.extend_from_slice(&id.to_le_bytes());
-            }
-            Some(vec![packed])
+        Value::Array(items) if items.iter().all(Value::is_array) => {
+            items.iter().map(|item| ids(item.as_array().filter(|ids| !ids.is_empty())?)).collect()
         }
+        Value::Array(items) => Some(vec![ids(items)?]),
         _ => None,
     }
+}
+
+fn ids(items: &[Value]) -> Option<Packed> {
+    let mut packed = Packed::default();
+    for item in items {
+        let id = u32::try_from(item.as_u64()?).ok()?;
+        packed.bytes.extend_from_slice(&id.to_le_bytes());
+        packed.plain.extend_from_slice(&id.to_le_bytes());
+    }
+    Some(packed)
 }
 
 /// A string, or empty for null and absent; `None` for anything else.
@@ -176,6 +186,122 @@ fn chat(body: &Value) -> Option<Packed> {
     }
     packed.pad();
     Some(packed)
+}
+
+/// The prompt of messages or of a response: tools, then what stands before the turns, then these in
+/// the order of the body.
+fn talk(api: Api, body: &Value, doc: &Doc) -> Option<Packed> {
+    let mut packed = Packed::default();
+    if let Some(tools) = body["tools"].as_array().filter(|tools| !tools.is_empty()) {
+        let mut json = String::new();
+        go_json(&Value::Array(tools.clone()), &mut json);
+        packed.text(&json);
+    }
+    let (system, turns) = match api {
+        Api::Messages => ("system", "messages"),
+        _ => ("instructions", "input"),
+    };
+    match doc.last(system) {
+        Some(Doc::Text(text)) => packed.text(text),
+        Some(Doc::List(blocks)) => {
+            for (_, text) in blocks.iter().flat_map(Doc::members).filter(|(key, _)| key == "text") {
+                let text = text.text();
+                if !text.starts_with("x-anthropic-billing-header") {
+                    packed.text(text);
+                }
+            }
+        }
+        _ => {}
+    }
+    match (api, doc.last(turns)?) {
+        (Api::Messages, Doc::List(messages)) if !messages.is_empty() => {
+            for message in messages {
+                is_message(message).then_some(())?;
+                turn(api, message, &mut packed);
+            }
+        }
+        (Api::Messages, _) | (_, Doc::Null) => return None,
+        (_, Doc::Text(text)) => packed.text(text),
+        (_, Doc::List(items)) => items.iter().for_each(|item| turn(api, item, &mut packed)),
+        _ => {}
+    }
+    packed.pad();
+    Some(packed)
+}
+
+/// Of equal keys the last one counts, but parts that are none are remembered.
+fn is_message(message: &Doc) -> bool {
+    let Doc::Object(members) = message else { return false };
+    let (mut role_fine, mut content_fine) = (true, true);
+    for (key, value) in members {
+        match (key.as_str(), value) {
+            ("role", value) => role_fine = matches!(value, Doc::Text(_) | Doc::Null),
+            ("content", Doc::List(parts)) => {
+                content_fine = parts.iter().all(|part| matches!(part, Doc::Object(_)));
+            }
+            ("content", value) => content_fine = matches!(value, Doc::Text(_) | Doc::Null),
+            _ => {}
+        }
+    }
+    role_fine && content_fine
+}
+
+fn turn(api: Api, turn: &Doc, packed: &mut Packed) {
+    for (key, value) in turn.members() {
+        match (key.as_str(), api) {
+            ("role", _) | ("name", Api::Responses) => packed.text(value.text()),
+            ("content", _) => parts(value, packed, &|part, packed| turn_part(api, part, packed)),
+            ("arguments", Api::Responses) => value.flat(&mut |text| packed.text(text)),
+            ("output" | "summary", Api::Responses) => parts(value, packed, &result_part),
+            _ => {}
+        }
+    }
+}
+
+/// A string, or a list of parts.
+fn parts(value: &Doc, packed: &mut Packed, part: &dyn Fn(&Doc, &mut Packed)) {
+    match value {
+        Doc::Text(text) => packed.text(text),
+        Doc::List(items) => items.iter().for_each(|item| part(item, packed)),
+        _ => {}
+    }
+}
+
+fn turn_part(api: Api, part: &Doc, packed: &mut Packed) {
+    for (key, value) in part.members() {
+        match (key.as_str(), api) {
+            ("text", _) => packed.text(value.text()),
+            ("thinking" | "id" | "name", Api::Messages) => packed.text(value.text()),
+            ("refusal", Api::Responses) => packed.text(value.text()),
+            ("input", Api::Messages) => value.flat(&mut |text| packed.text(text)),
+            ("content", Api::Messages) => parts(value, packed, &result_part),
+            ("source", Api::Messages) | ("image_url", Api::Responses) => source(value, packed),
+            _ => {}
+        }
+    }
+}
+
+fn result_part(part: &Doc, packed: &mut Packed) {
+    for (key, value) in part.members() {
+        match key.as_str() {
+            "text" => packed.text(value.text()),
+            "source" => source(value, packed),
+            _ => {}
+        }
+    }
+}
+
+fn source(value: &Doc, packed: &mut Packed) {
+    let (mut content, mut sized) = (value.text().to_owned(), value.text().to_owned());
+    for (key, value) in value.members() {
+        match key.as_str() {
+            "url" => sized.push_str(value.text()),
+            "data" => sized.push_str(&format!("data:image/jpeg;base64,{}", value.text())),
+            _ => continue,
+        }
+        content.push_str(value.text());
+    }
+    packed.media(Modality::Image, &content, image_tokens(&sized));
 }
 
 /// A PNG of 64 by 48 pixels, the one kind of image that the generator knows.

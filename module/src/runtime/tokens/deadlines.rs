@@ -7,13 +7,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::Delivery;
+use super::delivery::Expires;
+
+/// When a wait ends, and whose it is.
+type Wait = (Instant, Arc<dyn Expires>);
 
 /// Where workers leave the ends of waits. The thread ends with it.
-#[derive(Debug)]
 pub(super) struct Deadlines {
-    sender: Sender<(Instant, Arc<Delivery>)>,
+    sender: Sender<Wait>,
     after: Duration,
+}
+
+impl std::fmt::Debug for Deadlines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deadlines").field("after", &self.after).finish_non_exhaustive()
+    }
 }
 
 impl Deadlines {
@@ -33,13 +41,13 @@ impl Deadlines {
     }
 
     /// Sets the end of a wait that begins now. `None` when nobody would ever end it.
-    pub(super) fn set(&self, delivery: &Arc<Delivery>) -> Option<Instant> {
+    pub(super) fn set(&self, delivery: Arc<dyn Expires>) -> Option<Instant> {
         let at = Instant::now() + self.after;
-        self.sender.send((at, Arc::clone(delivery))).ok().map(|()| at)
+        self.sender.send((at, delivery)).ok().map(|()| at)
     }
 }
 
-fn run(waits: &Receiver<(Instant, Arc<Delivery>)>) {
+fn run(waits: &Receiver<Wait>) {
     while let Ok((at, delivery)) = waits.recv() {
         if !delivery.is_over() {
             std::thread::sleep(at.saturating_duration_since(Instant::now()));

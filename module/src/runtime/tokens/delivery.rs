@@ -51,10 +51,10 @@ impl std::fmt::Display for Missed {
     }
 }
 
-/// The tokens of one request: put here once, by whichever thread has them, and read by the worker
-/// that its stream belongs to. Neither ever waits for the other.
-pub struct Delivery {
-    outcome: OnceLock<Result<Tokenized, Missed>>,
+/// The tokens of one request, or something on the way to them: put here once, by whichever thread has
+/// them, and read by the worker that its stream belongs to. Neither ever waits for the other.
+pub struct Delivery<T = Tokenized> {
+    outcome: OnceLock<Result<T, Missed>>,
     /// The stream does not wait any more: it has gone on, or it has ended.
     over: AtomicBool,
     stream: Box<dyn EnvoyHttpFilterScheduler>,
@@ -64,14 +64,14 @@ pub struct Delivery {
     taken_ns: OnceLock<u64>,
 }
 
-impl std::fmt::Debug for Delivery {
+impl<T: std::fmt::Debug> std::fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { outcome, over, .. } = self;
         f.debug_struct("Delivery").field("outcome", outcome).field("over", over).finish()
     }
 }
 
-impl Delivery {
+impl<T> Delivery<T> {
     /// Nothing yet; `stream` is told `event` when there is.
     pub fn new(stream: Box<dyn EnvoyHttpFilterScheduler>, event: u64) -> Self {
         let (outcome, over, taken_ns) = Default::default();
@@ -80,16 +80,9 @@ impl Delivery {
 
     /// Hands the outcome over and wakes the stream, if it still waits. What comes second is
     /// dropped.
-    pub fn deliver(&self, outcome: Result<Tokenized, Missed>) {
+    pub fn deliver(&self, outcome: Result<T, Missed>) {
         let _ = self.taken_ns.set(clock::now_ns().saturating_sub(self.asked_ns));
         if self.outcome.set(outcome).is_ok() {
-            self.wake();
-        }
-    }
-
-    /// Time is up: wakes the stream unless there is an outcome.
-    pub(super) fn expire(&self) {
-        if self.outcome.get().is_none() {
             self.wake();
         }
     }
@@ -106,13 +99,13 @@ impl Delivery {
     }
 
     /// Ends the wait. The outcome so far; what comes later wakes nobody.
-    pub fn settle(&self) -> Option<&Result<Tokenized, Missed>> {
+    pub fn settle(&self) -> Option<&Result<T, Missed>> {
         self.over.store(true, Ordering::Release);
         self.outcome.get()
     }
 
     /// The tokens.
-    pub fn tokens(&self) -> Option<&Tokenized> {
+    pub fn tokens(&self) -> Option<&T> {
         self.outcome.get()?.as_ref().ok()
     }
 
@@ -120,6 +113,27 @@ impl Delivery {
     pub fn taken_ns(&self) -> u64 {
         let until_now = || clock::now_ns().saturating_sub(self.asked_ns);
         self.taken_ns.get().copied().unwrap_or_else(until_now)
+    }
+}
+
+/// A wait that may end without an outcome.
+pub(super) trait Expires: Send + Sync {
+    /// Whether nobody waits any more.
+    fn is_over(&self) -> bool;
+
+    /// Time is up: wakes the stream unless there is an outcome.
+    fn expire(&self);
+}
+
+impl<T: Send + Sync> Expires for Delivery<T> {
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+
+    fn expire(&self) {
+        if self.outcome.get().is_none() {
+            self.wake();
+        }
     }
 }
 

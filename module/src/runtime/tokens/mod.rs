@@ -189,7 +189,8 @@ impl Tokenizers {
         body: Vec<u8>,
         delivery: &Arc<Delivery>,
     ) -> Result<(), Missed> {
-        let deadline = self.deadlines.set(delivery).ok_or(Missed::Overloaded)?;
+        let wait: Arc<Delivery> = Arc::clone(delivery);
+        let deadline = self.deadlines.set(wait).ok_or(Missed::Overloaded)?;
         let to = Arc::clone(delivery);
         let done = Box::new(move |outcome: inlane_text::tokens::Outcome| {
             to.deliver(outcome.result.map_err(Missed::Failed));
@@ -207,8 +208,26 @@ impl Tokenizers {
     /// As there.
     pub fn read_answer(&self, answer: Vec<u8>, delivery: &Arc<Delivery>) -> Result<(), Missed> {
         let answers = self.answers.as_ref().ok_or(Missed::Overloaded)?;
-        self.deadlines.set(delivery).ok_or(Missed::Overloaded)?;
+        let wait: Arc<Delivery> = Arc::clone(delivery);
+        self.deadlines.set(wait).ok_or(Missed::Overloaded)?;
         answers.read(answer, delivery)
+    }
+
+    /// Has the body of another API brought into the form that servers render, under the same
+    /// conditions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn convert(
+        &self,
+        api: PromptApi,
+        body: Vec<u8>,
+        delivery: &Arc<Delivery<Vec<u8>>>,
+    ) -> Result<(), Missed> {
+        let answers = self.answers.as_ref().ok_or(Missed::Overloaded)?;
+        let wait: Arc<Delivery<Vec<u8>>> = Arc::clone(delivery);
+        self.deadlines.set(wait).ok_or(Missed::Overloaded)?;
+        answers.convert(api, body, delivery)
     }
 }
 

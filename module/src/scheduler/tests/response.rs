@@ -79,6 +79,27 @@ fn usage_and_sizes_are_measured() {
 }
 
 #[test]
+fn usage_of_messages_is_put_together() {
+    let world = World::new(1);
+    let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    let mut stream = Stream::new(&world, "/v1/messages");
+    stream.headers(false);
+    stream.body(body.as_bytes(), true);
+    assert_eq!(world.booked(), [1]);
+    stream.respond(&[(":status", "200"), ("content-type", "text/event-stream")], false);
+    let start = r#"data: {"message":{"usage":{"input_tokens":7,"cache_read_input_tokens":4}}}"#;
+    stream.respond_body(&[start.as_bytes()], false);
+    stream.respond_body(&[br#"data: {"usage":{"output_tokens":3}}"#], true);
+    stream.destroy();
+    let text = world.metrics();
+    for (name, value) in [("input", 7), ("output", 3), ("cached", 4)] {
+        let family = format!("llm_d_epp_request_{name}_tokens_sum{{");
+        let line = text.lines().find(|line| line.starts_with(&family)).unwrap();
+        assert!(line.ends_with(&format!(" {value}")), "{line}");
+    }
+}
+
+#[test]
 fn errors_of_the_model_server_are_counted() {
     let world = World::new(1);
     let answers: [Option<&str>; 3] = [Some("500"), Some("200"), None];

@@ -90,7 +90,11 @@ fn prompts_that_come_as_ids_reach_plugins_as_ids_and_do_not_wait() {
     let (_stream, held) = sent(&world, "/v1/completions", ids);
     assert!(!held);
     assert_eq!(shown(), [Shown::Tokens(vec![5, 6, 70_000])]);
-    assert_eq!((missed(&world), world.booked().iter().sum::<u32>()), (0, 1));
+    let lists = r#"{"model":"m","prompt":[[5,6],[7]],"max_tokens":3}"#;
+    let (_other, held) = sent(&world, "/v1/completions", lists);
+    assert!(!held);
+    assert_eq!(shown(), [Shown::Tokens(vec![5, 6]), Shown::Tokens(vec![7])]);
+    assert_eq!((missed(&world), world.booked().iter().sum::<u32>()), (0, 2));
 }
 
 #[test]
@@ -131,6 +135,30 @@ fn a_completion_is_decided_on_with_the_engines_tokens() {
     assert_eq!(count(&world, "inlane_tokenize_duration_seconds_count"), 8);
     assert!(count(&world, "inlane_tokenize_tokens_total") > 8);
     assert!(world.metrics().contains("inlane_tokenize_models 0"), "set when the page is asked for");
+}
+
+#[test]
+fn conversations_of_all_apis_have_the_engines_tokens() {
+    let world = world(with_model(patient()), OF_M);
+    let ids = |path: &str, body: Value| {
+        let (mut stream, held) = sent(&world, path, &body.to_string());
+        assert!(held, "{path}");
+        stream.woken();
+        let [Shown::Tokens(ids)] = &shown()[..] else { panic!("{path}: one prompt of ids") };
+        ids.clone()
+    };
+    let turns = json!([{"role": "user", "content": "What is it?"}]);
+    let system = json!({"role": "system", "content": "Be brief."});
+    let chat = json!({"model": "m", "messages": [system, turns[0]]});
+    let chat = ids("/v1/chat/completions", chat);
+    let messages = json!({"model": "m", "messages": turns, "system": "Be brief.", "max_tokens": 5});
+    assert_eq!(ids("/v1/messages", messages), chat);
+    // The engine begins the prompt of a response with the token that begins texts.
+    let response = json!({"model": "m", "instructions": "Be brief.", "input": "What is it?"});
+    assert_eq!(ids("/v1/responses", response)[1..], chat);
+    let embedded = ids("/v1/embeddings", json!({"model": "m", "input": "What is it?"}));
+    assert_eq!(embedded, ids("/v1/completions", json!({"model": "m", "prompt": "What is it?"})));
+    assert_eq!(missed(&world), 0);
 }
 
 #[test]
@@ -280,6 +308,60 @@ mod render {
         stream.called(0, Some(("200", answer)));
         stream.woken();
         assert_eq!(shown(), [Shown::Tokens(vec![1, 9, 9])]);
+    }
+
+    #[test]
+    fn media_are_for_the_server_even_where_there_is_a_tokenizer() {
+        let tokenizers = Tokenizers { render_cluster: "renderers".into(), ..patient() };
+        let world = world(with_model(tokenizers), &SERVER.replace("base", "m"));
+        let part = |part: Value| {
+            json!({"model": "m", "messages": [{"role": "user", "content": [part]}]}).to_string()
+        };
+        let image = json!({"type": "image_url", "image_url": {"url": "http://x/y.png"}});
+        let (stream, held) = sent(&world, "/v1/chat/completions", &part(image));
+        assert!(held);
+        assert_eq!(stream.seen().calls.len(), 1);
+        let text = json!({"type": "text", "text": "hello"});
+        let (mut stream, held) = sent(&world, "/v1/chat/completions", &part(text));
+        assert!(held);
+        assert_eq!(stream.seen().calls.len(), 0);
+        stream.woken();
+        assert!(matches!(shown()[..], [Shown::Tokens(_)]));
+    }
+
+    #[test]
+    fn other_conversations_are_asked_for_as_chats() {
+        let world = rendering();
+        let messages = json!({"model": "m", "max_tokens": 3, "system": "Be brief.",
+            "messages": [{"role": "user", "content": "hello"}]});
+        let response = json!({"model": "m", "instructions": "Be brief.", "input": "hello"});
+        for (path, body) in [("/v1/messages", messages), ("/v1/responses", response)] {
+            let (mut stream, held) = sent(&world, path, &body.to_string());
+            assert!(held);
+            assert!(stream.seen().calls.is_empty(), "it is converted first");
+            stream.woken();
+            let (_, headers, asked, timeout) = stream.seen().calls.pop().unwrap();
+            assert_eq!(timeout, 1_500);
+            assert!(headers.contains(&(":path".into(), "/a/v1/chat/completions/render".into())));
+            let asked: Value = serde_json::from_str(&asked).unwrap();
+            assert_eq!(asked["model"], "base");
+            let turns = json!([{"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "hello"}]);
+            assert_eq!(asked["messages"], turns, "{path}");
+            stream.called(0, Some(("200", r#"{"token_ids":[3,4]}"#)));
+            stream.woken();
+            assert_eq!(stream.seen().continued, 1);
+            assert_eq!(shown(), [Shown::Tokens(vec![3, 4])]);
+        }
+        assert_eq!(missed(&world), 0);
+        // What the engine will refuse is not asked for.
+        let refused = json!({"model": "m", "input": "x", "previous_response_id": "resp_1"});
+        let (mut stream, held) = sent(&world, "/v1/responses", &refused.to_string());
+        assert!(held);
+        stream.woken();
+        assert!(stream.seen().calls.is_empty());
+        assert_eq!(stream.seen().continued, 1);
+        assert_eq!((missed(&world), failures(&world, "template")), (1, 1));
     }
 
     #[test]

@@ -237,6 +237,7 @@ fn the_response_carries_the_token() {
             prompt_tokens: None,
             completion_tokens: None,
             cached_tokens: None,
+            tells_cached: true,
         };
         let hook = built.roles.after_response.as_ref().unwrap();
         hook.response_headers(&response, &mut headers);
