@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,8 +59,30 @@ struct Answer {
     pod: String,
     /// Tokens of the prompt that the pod found in its cache, as it says.
     cached: u64,
-    /// Whether there was no control plane, from before the request to after the answer.
-    in_the_outage: bool,
+    /// When it was sent, and when the answer was there.
+    phases: [u8; 2],
+}
+
+/// There is the first control plane.
+const BEFORE: u8 = 0;
+/// There is none.
+const AWAY: u8 = 1;
+/// There is a successor, which does not know everything yet.
+const LEARNING: u8 = 2;
+/// It knows everything.
+const AFTER: u8 = 3;
+
+impl Answer {
+    fn is_of_the_outage(&self) -> bool {
+        self.phases == [AWAY, AWAY]
+    }
+
+    /// Whether the pod that held the prompt was known all the time. A control plane that dies within a
+    /// message leaves blocks that its successor does not believe: until it has learned them anew, the
+    /// prompts of that one pod are not known.
+    fn must_hit(&self) -> bool {
+        self.phases[0] == AFTER || self.phases[1] < LEARNING
+    }
 }
 
 fn ask(client: &Client, prompt: u32) -> Result<Answer, String> {
@@ -71,15 +93,14 @@ fn ask(client: &Client, prompt: u32) -> Result<Answer, String> {
     }
     let page: Value = answer.json().map_err(|e| e.to_string())?;
     let cached = page["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0);
-    Ok(Answer { prompt, pod: answer.pod().to_owned(), cached, in_the_outage: false })
+    Ok(Answer { prompt, pod: answer.pod().to_owned(), cached, phases: [BEFORE; 2] })
 }
 
 /// Requests from several clients, three known prompts for each new one.
 #[derive(Default)]
 struct Load {
     stop: AtomicBool,
-    /// Whether there is no control plane now.
-    away: AtomicBool,
+    phase: AtomicU8,
     next: AtomicUsize,
     answers: Mutex<Vec<Answer>>,
     failed: Mutex<Vec<String>>,
@@ -90,15 +111,19 @@ impl Load {
         while !self.stop.load(Ordering::Relaxed) {
             let n = self.next.fetch_add(1, Ordering::Relaxed) as u32;
             let prompt = if n % 4 == 3 { FRESH + n } else { n.wrapping_mul(37) % KNOWN };
-            let before = self.away.load(Ordering::SeqCst);
+            let sent = self.phase.load(Ordering::SeqCst);
             match ask(client, prompt) {
                 Ok(answer) => {
-                    let in_the_outage = before && self.away.load(Ordering::SeqCst);
-                    self.answers().push(Answer { in_the_outage, ..answer });
+                    let phases = [sent, self.phase.load(Ordering::SeqCst)];
+                    self.answers().push(Answer { phases, ..answer });
                 }
                 Err(error) => self.failed.lock().unwrap().push(error),
             }
         }
+    }
+
+    fn enter(&self, phase: u8) {
+        self.phase.store(phase, Ordering::SeqCst);
     }
 
     fn answers(&self) -> MutexGuard<'_, Vec<Answer>> {
@@ -108,7 +133,7 @@ impl Load {
     /// Answers of the outage, and those of them to new prompts.
     fn outage(&self) -> (usize, usize) {
         let answers = self.answers();
-        let of_it = answers.iter().filter(|answer| answer.in_the_outage);
+        let of_it = answers.iter().filter(|answer| answer.is_of_the_outage());
         (of_it.clone().count(), of_it.filter(|answer| answer.prompt >= FRESH).count())
     }
 }
@@ -259,6 +284,12 @@ fn last_keys(answers: &[Answer]) -> Vec<(String, u64)> {
     new.map(|answer| (answer.pod.clone(), *keys(answer.prompt).last().unwrap())).collect()
 }
 
+/// Last keys of the known prompts, by pod.
+fn known_keys(world: &World) -> Vec<(String, u64)> {
+    let key = |prompt| (world.names[holder(prompt)].clone(), *keys(prompt).last().unwrap());
+    (0..KNOWN).map(key).collect()
+}
+
 /// Every block of every prompt is held by the pod that computed it, and nothing else is.
 fn assert_true(world: &World, table: &mut Table, answers: &[Answer]) -> usize {
     let mut held: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
@@ -316,14 +347,21 @@ fn round() -> [Duration; 3] {
         world.lab.wait_until("load", LIMIT, under_way).unwrap();
         world.lab.control.take().unwrap().kill();
         let died = Instant::now();
-        load.away.store(true, Ordering::SeqCst);
+        load.enter(AWAY);
         let enough = || load.outage().0 >= IN_THE_OUTAGE;
         world.lab.wait_until("requests in the outage", LIMIT, enough).unwrap();
-        load.away.store(false, Ordering::SeqCst);
+        load.enter(LEARNING);
         let away = died.elapsed();
+        // What is new first: who has learned of it no longer has anything to forget.
         let missed = last_keys(&load.answers());
-        let began = Instant::now();
-        let full = scope.spawn(move || follower.wait_for(missed, began));
+        let known = known_keys(&world);
+        let (began, load) = (Instant::now(), &load);
+        let full = scope.spawn(move || {
+            follower.wait_for(missed, began);
+            let full = follower.wait_for(known, began);
+            load.enter(AFTER);
+            full
+        });
         world.lab.start_control().unwrap();
         let ready = began.elapsed();
         let full = full.join().unwrap();
@@ -342,12 +380,18 @@ fn round() -> [Duration; 3] {
     let failed = load.failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), &failed[..failed.len().min(3)]);
     let answers = load.answers.into_inner().unwrap();
+    let mut unknown: BTreeMap<&str, usize> = BTreeMap::new();
     for answer in answers.iter().filter(|answer| answer.prompt < FRESH) {
-        let Answer { prompt, pod, cached, in_the_outage } = answer;
-        let found = (pod.as_str(), *cached as usize);
-        let expected = (world.names[holder(*prompt)].as_str(), KNOWN_BLOCKS * BLOCK);
-        assert_eq!(found, expected, "prompt {prompt}, in the outage: {in_the_outage}");
+        let found = (answer.pod.as_str(), answer.cached as usize);
+        let holder = world.names[holder(answer.prompt)].as_str();
+        if found != (holder, KNOWN_BLOCKS * BLOCK) {
+            let Answer { prompt, phases, .. } = answer;
+            assert!(!answer.must_hit(), "{prompt}, held by {holder}: {found:?} in {phases:?}");
+            *unknown.entry(holder).or_default() += 1;
+        }
     }
+    println!("prompts that were not found while the successor learned, by their pods: {unknown:?}");
+    assert!(unknown.len() <= 1, "it died within one message: {unknown:?}");
     let blocks = assert_true(&world, &mut table, &answers);
     let control = Client::new(world.lab.control_port);
     let began = Instant::now();
