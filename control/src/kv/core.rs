@@ -94,6 +94,11 @@ impl<T: Table> Core<T> {
         if position.is_none() {
             self.applier.forget(who.slot);
             if let Some(table) = &mut self.table {
+                let held = table.len(who.slot);
+                if held > 0 {
+                    // Of a shared index, or of a predecessor that died within a message.
+                    tracing::info!(endpoint = who.endpoint, held, "cached blocks are learned anew");
+                }
                 table.vacate(who.slot);
                 table.set_position(who.slot, 0);
             }

@@ -1,8 +1,8 @@
-//! Precise prefix routing at work: chats over four pods whose caches are small, through two gateways.
+//! Precise prefix routing at work: chats over four pods whose caches are small, through three gateways.
 //!
 //! The same conversations go to the pods in turns, then by what each gateway remembers of its own
 //! decisions (approximate), then by what the pods tell of their caches (precise). A conversation's
-//! turns come to either gateway, as a balancer in front of two proxies has it, and halfway one pod is
+//! turns come to any gateway, as a balancer in front of several proxies has it, and halfway one pod is
 //! started anew. Hit rates are the pods' own counters.
 
 mod talks;
@@ -51,7 +51,7 @@ pub struct Settings {
 impl Default for Settings {
     /// As without arguments.
     fn default() -> Self {
-        let (pods, blocks, gateways, steady) = (4, 400, 2, false);
+        let (pods, blocks, gateways, steady) = (4, 400, 3, false);
         Self { pods, blocks, gateways, steady, tenants: 4, talks: 32, turns: 6, seed: 1 }
     }
 }
