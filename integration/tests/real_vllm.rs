@@ -132,6 +132,7 @@ fn what_is_predicted_is_what_a_real_engine_finds() {
     a_cleared_cache(&mut world).unwrap();
     a_control_plane_that_starts_anew(&mut world).unwrap();
     blocks_of_another_size(&mut world, ports).unwrap();
+    counters_agree(&mut world).unwrap();
     recordings(&mut world).unwrap();
     an_engine_that_starts_anew(&mut world).unwrap();
     the_truth_check_agrees(&mut world).unwrap();
@@ -330,6 +331,21 @@ fn blocks_of_another_size(world: &mut World, ports: Ports) -> io::Result<()> {
     })?;
     for step in script::variety() {
         world.ask(&step, None, Expect::Equal)?;
+    }
+    Ok(())
+}
+
+/// What answers said of cached tokens, and what the engines have counted.
+fn counters_agree(world: &mut World) -> io::Result<()> {
+    println!();
+    let hits = world.hits()?;
+    for (name, counted) in [CONNECTS, BINDS].into_iter().zip(hits) {
+        let rows = world.rows.iter().filter(|row| row.pod == name);
+        let told: u64 = rows.map(|row| row.cached).sum();
+        println!("{name} told of {told} cached tokens and counted {counted}");
+        if told != counted {
+            world.complain(format!("{name} counted {counted} cached tokens and told of {told}"));
+        }
     }
     Ok(())
 }

@@ -190,6 +190,8 @@ pub fn variety() -> Vec<Step> {
         ("other adapter", json!(text), named(ADAPTERS[1])),
         ("adapter and salt", json!(text), both.clone()),
         ("adapter and salt again", json!(text), both),
+        ("two prompts", json!([text, words(11, 40)]), Value::Null),
+        ("two prompts again", json!([longer, words(11, 40)]), Value::Null),
         ("long answer", json!(words(9, 10)), json!({"max_tokens": 90})),
         ("short", json!("Hi"), Value::Null),
     ] {
