@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
 
-use crate::words::{Words, WordsMut, ask_for_large_pages, prefetch};
+use crate::words::{Words, WordsMut, prefetch};
 
 /// Writable words of a mapping that may be shared with other processes.
 #[derive(Clone, Debug)]
@@ -40,9 +40,7 @@ impl MappedWords {
     pub fn anonymous(len: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let bytes = (len * WORD).next_multiple_of(page);
-        let map = MmapMut::map_anon(bytes + 2 * page)?;
-        ask_for_large_pages(&map);
-        let map = MmapRaw::from(map);
+        let map = MmapRaw::from(MmapMut::map_anon(bytes + 2 * page)?);
         for guard in [0, page + bytes] {
             forbid(&map, guard, page)?;
         }
