@@ -50,11 +50,12 @@
 //! stretches, 5 for the private one. A further holder takes its share of a record, next to nothing in a chain that
 //! several hold (a pair held again takes no more than that); an alias takes 16 and up to 20 of private indices. `tests/mirror_bytes.rs` measures.
 //!
-//! On two busy cores the writer takes in 15 to 40 million pairs per second and lets as many go where
-//! an event removes many, 10 million where each removes one; a lookup of 128 blocks takes 0.2 µs
-//! with 10 endpoints, 1.9 µs with 1,000; one of 6,250 blocks 1 to 2 µs (`bench/peers`, beside the
-//! indices of others). Most of it is spent waiting for memory, so whatever comes next is asked for
-//! before it is needed. Taking over a million blocks takes 0.7 s (`examples/mirror.rs`).
+//! On two cores that had other work as well, per second of CPU time, the writer takes in 19 to 30
+//! million pairs, and lets as many go where an event removes many; with removals one by one it does 8
+//! to 22 million of both. A lookup of 128 blocks took 0.2 to 0.8 µs with 10 endpoints, 1.4 µs with 100,
+//! 2.3 µs with 1,000; one of 6,250 blocks 1 to 4 µs (`bench/peers`, beside the indices of others). Most
+//! of it is spent waiting for memory, so whatever comes next is asked for before it is needed. Taking
+//! over a million blocks takes 0.7 s (`examples/mirror.rs`).
 
 mod aliases;
 mod cells;
