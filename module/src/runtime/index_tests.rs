@@ -164,13 +164,13 @@ fn a_second_request_follows_the_first_before_the_engine_says_anything() {
     let mut mirror = mirror(&mut world);
     publish(&mut world, 4);
     let first = chosen(&world);
-    let mut topology = 0;
-    owner::pass(&world.runtime, &mut topology);
+    let mut progress = owner::Progress::default();
+    owner::pass(&world.runtime, &mut progress);
     // Without an expectation they would be spread.
     let _burst: Vec<Stream> = (0..4).map(|_| Stream::sent(&world, &body())).collect();
     assert_eq!(world.booked()[first], 4);
     mirror.clear(first as u16);
-    owner::pass(&world.runtime, &mut topology);
+    owner::pass(&world.runtime, &mut progress);
     let _next = Stream::sent(&world, &body());
     assert_eq!(world.booked()[first], 4, "an engine that cleared its cache");
 }

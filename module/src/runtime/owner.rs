@@ -21,14 +21,16 @@ use crate::clock;
 const BUSY: Duration = Duration::from_millis(1);
 /// Longest pause.
 const IDLE: Duration = Duration::from_millis(4);
+/// How often predictions are judged: verdicts are about minutes.
+const JUDGED_EVERY_MS: u64 = 5_000;
 
 /// Starts the thread.
 pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
     let run = move || {
-        let (mut pause, mut topology) = (IDLE, 0);
+        let (mut pause, mut progress) = (IDLE, Progress::default());
         let mut observations = Observations::default();
         while let Some(runtime) = runtime.upgrade() {
-            let applied = pass(&runtime, &mut topology) + observations.pass(&runtime);
+            let applied = pass(&runtime, &mut progress) + observations.pass(&runtime);
             drop(runtime);
             pause = if applied > 0 { BUSY } else { (pause * 2).min(IDLE) };
             std::thread::sleep(pause);
@@ -41,9 +43,28 @@ pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {
         .map_err(|e| format!("the owner thread cannot be started: {e}"))
 }
 
-/// Applies what waits; with a new topology forgets the endpoints that left. Answers how many picks
-/// there were.
-pub(super) fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
+/// What is remembered from pass to pass.
+#[derive(Default)]
+pub(super) struct Progress {
+    topology: u64,
+    /// When predictions were last judged.
+    judged_ms: Option<u64>,
+}
+
+impl Progress {
+    /// Whether it is time to judge.
+    fn judges(&mut self, now_ms: u64) -> bool {
+        let due = self.judged_ms.is_none_or(|last| now_ms.saturating_sub(last) >= JUDGED_EVERY_MS);
+        if due {
+            self.judged_ms = Some(now_ms);
+        }
+        due
+    }
+}
+
+/// Applies what waits; with a new topology forgets the endpoints that left; judges predictions now and
+/// then. Answers how many picks there were.
+pub(super) fn pass(runtime: &Runtime, progress: &mut Progress) -> usize {
     let prefixes = runtime.kept.all::<PrefixIndex>();
     let precise = runtime.kept.all::<PreciseSource>();
     let now_ms = clock::now_ms();
@@ -52,14 +73,16 @@ pub(super) fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
     }
     let served = runtime.served();
     if let Some(serving) = served.serving()
-        && *topology != serving.topology_generation
+        && progress.topology != serving.topology_generation
     {
-        *topology = serving.topology_generation;
+        progress.topology = serving.topology_generation;
         let endpoints = serving.endpoints();
         prefixes.iter().for_each(|(_, index)| index.retain(endpoints));
         precise.iter().for_each(|(_, source)| source.engines().retain(endpoints, now_ms));
     }
-    if let Some(serving) = served.serving() {
+    if let Some(serving) = served.serving()
+        && progress.judges(now_ms)
+    {
         for (name, source) in &precise {
             for notice in source.judge(now_ms, serving.endpoints()) {
                 envoy_log_warn!("inlane: plugin '{name}': {notice}");
@@ -69,4 +92,17 @@ pub(super) fn pass(runtime: &Runtime, topology: &mut u64) -> usize {
     let drained: usize = prefixes.iter().map(|(_, index)| index.drain()).sum();
     let passed: usize = precise.iter().map(|(_, source)| source.engines().pass(now_ms)).sum();
     drained + passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_are_judged_in_a_time_of_their_own() {
+        let mut progress = Progress::default();
+        let times = [7, 8, 4_999 + 7, 5_000 + 7, 5_008, 9_000, 10_007, 60_000, 59_000];
+        let judged = times.map(|now_ms| progress.judges(now_ms));
+        assert_eq!(judged, [true, false, false, true, false, false, true, true, false]);
+    }
 }

@@ -202,7 +202,7 @@ mod slow {
             _: &mut Columns,
             _: &mut CycleState,
         ) -> Result<(), PluginError> {
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(std::time::Duration::from_millis(1_100));
             Ok(())
         }
     }
@@ -222,7 +222,7 @@ fn producers_whose_turn_comes_too_late_are_left_out() {
         "- type: inflight-load-producer",
         "- type: slow-producer\n- type: inflight-load-producer\n- type: approx-prefix-cache-producer",
     );
-    let budget = Settings { decision_budget: Duration::from_millis(250), ..settings() };
+    let budget = Settings { decision_budget: Duration::from_secs(1), ..settings() };
     let world = World::with(budget, slow::registry, &config, 2);
     book(world.served().serving().unwrap(), 0, 3);
     let stream = Stream::sent(&world, BODY);

@@ -206,11 +206,18 @@ fn where_too_many_wait_the_next_goes_on_at_once() {
     let one = Tokenizers { threads: 1, queue: 1, ..patient() };
     let world = world(with_model(one), OF_M);
     let text = long_text();
-    // One at work, one in the queue.
-    let streams = [1, 2, 3].map(|_| sent(&world, "/v1/completions", &body(&text)));
-    let gone_on = streams.iter().filter(|(_, held)| !held).count() as u64;
-    assert!(gone_on > 0);
-    assert_eq!((missed(&world), failures(&world, "overloaded")), (gone_on, gone_on));
+    // One in the queue, one at work if it has begun; more if this thread is the slower one.
+    let mut waiting = Vec::new();
+    loop {
+        let (stream, held) = sent(&world, "/v1/completions", &body(&text));
+        if !held {
+            break;
+        }
+        waiting.push(stream);
+        assert!(waiting.len() < 50, "nobody is turned away");
+    }
+    assert!(!waiting.is_empty(), "there is room for one");
+    assert_eq!((missed(&world), failures(&world, "overloaded")), (1, 1));
 }
 
 #[test]
