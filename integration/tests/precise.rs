@@ -171,6 +171,25 @@ fn token_ids_go_to_the_pod_that_holds_their_blocks() {
 }
 
 #[test]
+fn each_list_of_token_ids_is_a_prompt_of_its_own() {
+    let (lab, mut control) = start("");
+    // Together more of both prompts than of either alone.
+    control.hold(0, 0, &keys(1));
+    control.hold(2, 0, &keys(2)[..5]);
+    control.hold(2, 0, &keys(1)[..5]);
+    control.writer.beat();
+    let body = format!(
+        r#"{{"model":"random","prompt":[{:?},{:?}],"max_tokens":1}}"#,
+        tokens(1),
+        tokens(2)
+    );
+    let answer = lab.client().post("/v1/completions", &[], body.as_bytes()).unwrap();
+    assert_eq!((answer.status, answer.pod()), (200, &*lab.pods[2].name), "{}", answer.text());
+    assert_eq!(pod_of(&lab, &mut control, 1), lab.pods[0].name);
+    lab.end();
+}
+
+#[test]
 fn a_burst_follows_its_first_request_before_any_event() {
     let (lab, mut control) = start(", speculativeIndexing: true, speculativeTTL: 60s");
     let first = pod_of(&lab, &mut control, 1);

@@ -246,6 +246,30 @@ fn what_is_predicted_of_a_chat_is_what_its_engine_finds() {
 }
 
 #[test]
+fn conversations_of_other_apis_are_routed_by_the_engines_tokens() {
+    let lab = with_model(&Path::new(FIXTURES).join("model"), PATIENT);
+    // The simulator serves neither API: what counts is the decision.
+    let decide = |path: &str, id: &str, body: Value| {
+        let headers = [("x-request-id", id)];
+        let answer = lab.client().post(path, &headers, body.to_string().as_bytes()).unwrap();
+        assert_eq!(answer.status, 404, "{}", answer.text());
+        step(&lab, id)
+    };
+    chat(&lab, "chat", "Hello there");
+    let (tokens, _) = step(&lab, "chat");
+    let turns = json!([{"role": "user", "content": [{"type": "text", "text": "Hello there"}]}]);
+    let messages = json!({"model": "random", "messages": turns, "max_tokens": 1});
+    let full = |tokens| (tokens, "full".to_owned());
+    assert_eq!(decide("/v1/messages", "messages", messages), full(tokens));
+    // With the token that begins texts.
+    let response = json!({"model": "random", "input": "Hello there"});
+    assert_eq!(decide("/v1/responses", "response", response), full(tokens + 1));
+    let refused = lab.client().post("/v1/messages", &[], br#"{"model":"random"}"#).unwrap();
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    lab.end();
+}
+
+#[test]
 fn a_broken_template_costs_the_tokens_and_not_the_request() {
     let model = std::env::temp_dir().join(format!("inlane-template-{}", std::process::id()));
     fs::create_dir_all(&model).unwrap();
