@@ -39,7 +39,13 @@ pub struct Metrics {
     /// Whether the numbers may be used. Scorers that read metrics give an endpoint whose numbers
     /// are not fresh the mean score of the others, see [`crate::plugin::Scorer::reads_metrics`].
     pub fresh: Vec<bool>,
+    /// Milliseconds since the numbers were read from the engine; [`NEVER_SCRAPED`] when they never
+    /// were. For plugins that have a bound of their own.
+    pub age_ms: Vec<u32>,
 }
+
+/// The age of numbers that have never been read.
+pub const NEVER_SCRAPED: u32 = u32::MAX;
 
 impl Metrics {
     fn copy_from(&mut self, other: &Self) {
@@ -52,6 +58,7 @@ impl Metrics {
         self.adapters.clone_from(adapters);
         self.with_adapters = *with_adapters;
         self.fresh.clone_from(fresh);
+        self.age_ms.clone_from(&other.age_ms);
     }
 
     /// Sets the number of endpoints; every value becomes 0 and fresh.
@@ -66,6 +73,7 @@ impl Metrics {
         fill(&mut self.cache_block_size, len, 0);
         fill(&mut self.cache_num_blocks, len, 0);
         fill(&mut self.fresh, len, true);
+        fill(&mut self.age_ms, len, 0);
         let adapters = if self.with_adapters { len } else { 0 };
         fill(&mut self.adapters, adapters, Adapters::default());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inlane_core::columns::{Adapters, Col, Columns, InFlight, Metrics, Scalar};
+use inlane_core::columns::{Adapters, Col, Columns, InFlight, Metrics, NEVER_SCRAPED, Scalar};
 use inlane_core::config::LoadedConfig;
 use inlane_core::effect::PluginIx;
 use inlane_core::endpoint::{EndpointSet, Slot};
@@ -130,6 +130,7 @@ impl Serving {
             };
             let Some(row) = row else {
                 columns.metrics.fresh[ix] = false;
+                columns.metrics.age_ms[ix] = NEVER_SCRAPED;
                 continue;
             };
             fill(&mut columns.metrics, ix, &row, now_ms, stale_after_ms);
@@ -170,8 +171,11 @@ fn fill(metrics: &mut Metrics, ix: usize, row: &MetricsRow, now_ms: u64, stale_a
     metrics.kv_usage[ix] = row.kv_usage;
     metrics.cache_block_size[ix] = row.cache_block_size;
     metrics.cache_num_blocks[ix] = row.cache_num_blocks;
-    metrics.fresh[ix] =
-        row.scraped_at_ms != 0 && now_ms.saturating_sub(row.scraped_at_ms) <= stale_after_ms;
+    let age = now_ms.saturating_sub(row.scraped_at_ms);
+    let is_known = row.scraped_at_ms != 0;
+    metrics.fresh[ix] = is_known && age <= stale_after_ms;
+    metrics.age_ms[ix] =
+        if is_known { u32::try_from(age).unwrap_or(NEVER_SCRAPED) } else { NEVER_SCRAPED };
     // Empty where the configuration reads no adapters.
     if let Some(adapters) = metrics.adapters.get_mut(ix) {
         *adapters = Adapters {
@@ -313,6 +317,7 @@ mod tests {
         assert_eq!(columns.get(col("gpu", "second")), [Some(Scalar(2.5)), None]);
         assert!(columns.get(col("absent", "")).iter().all(Option::is_none));
         assert_eq!((columns.metrics.waiting[0], columns.metrics.fresh[0]), (3, false));
+        assert_eq!(columns.metrics.age_ms[0], 500);
         let adapters = Adapters { active: 1, waiting: 2, served: 4, max_active: 4, loaded: 2 };
         assert_eq!(columns.metrics.adapters, [adapters, Adapters::default()]);
     }
@@ -328,6 +333,7 @@ mod tests {
         serving.fill_metrics(&mut columns, 1_000, 400);
         assert_eq!(columns.metrics.waiting, [3, 0]);
         assert_eq!(columns.metrics.fresh, [true, false]);
+        assert_eq!(columns.metrics.age_ms, [0, NEVER_SCRAPED]);
         assert!(columns.metrics.adapters.is_empty());
     }
 }

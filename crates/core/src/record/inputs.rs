@@ -146,6 +146,7 @@ impl Inputs {
                 cache_block_size: pick(&metrics.cache_block_size, rows()),
                 cache_num_blocks: pick(&metrics.cache_num_blocks, rows()),
                 fresh: pick(&metrics.fresh, rows()),
+                age_ms: pick(&metrics.age_ms, rows()),
                 adapters,
             },
             columns,

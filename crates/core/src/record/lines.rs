@@ -130,6 +130,9 @@ pub struct RecordedMetrics {
     pub cache_num_blocks: Vec<u32>,
     /// Whether the numbers may be used.
     pub fresh: Vec<bool>,
+    /// How old they were in milliseconds; empty in older records.
+    #[serde(default)]
+    pub age_ms: Vec<u32>,
     /// LoRA adapters; empty where nothing reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<Adapters>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::columns::{Attribute, Columns, KindVisitor};
+use crate::columns::{Attribute, Columns, KindVisitor, NEVER_SCRAPED};
 use crate::config::{self, ConfigError};
 use crate::cycle::Scratch;
 use crate::endpoint::EndpointIx;
@@ -179,6 +179,13 @@ fn restore_metrics(record: &RecordedDecision, columns: &mut Columns) -> Result<(
     spread("cacheBlockSize", &from.cache_block_size, at, &mut to.cache_block_size)?;
     spread("cacheNumBlocks", &from.cache_num_blocks, at, &mut to.cache_num_blocks)?;
     spread("fresh", &from.fresh, at, &mut to.fresh)?;
+    if from.age_ms.is_empty() {
+        let age = |fresh: &bool| if *fresh { 0 } else { NEVER_SCRAPED };
+        let ages: Vec<_> = from.fresh.iter().map(age).collect();
+        spread("ageMs", &ages, at, &mut to.age_ms)?;
+    } else {
+        spread("ageMs", &from.age_ms, at, &mut to.age_ms)?;
+    }
     if to.with_adapters && !from.adapters.is_empty() {
         spread("adapters", &from.adapters, at, &mut to.adapters)?;
     }

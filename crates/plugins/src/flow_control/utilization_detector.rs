@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inlane_core::columns::Metrics;
+use inlane_core::columns::{Metrics, NEVER_SCRAPED};
 use inlane_core::config::GoDuration;
 use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
@@ -16,7 +16,6 @@ use serde::Deserialize;
 /// The type `utilization-detector`.
 pub const TYPE: PluginType = PluginType::new("utilization-detector", build);
 
-/// Age of metrics that the reference still accepts.
 const STALENESS: GoDuration = GoDuration { negative: false, length: Duration::from_millis(200) };
 
 /// All parameters.
@@ -27,7 +26,8 @@ pub struct Parameters {
     pub queue_depth_threshold: i64,
     /// KV-cache use at which an endpoint counts as full.
     pub kv_cache_util_threshold: f64,
-    metrics_staleness_threshold: GoDuration,
+    /// How old metrics may be, for this plugin alone.
+    pub metrics_staleness_threshold: GoDuration,
     /// How far the filter lets endpoints go beyond full, as a fraction.
     pub headroom: f64,
 }
@@ -72,9 +72,9 @@ impl Parameters {
     }
 
     /// How full one endpoint is: `max(waiting / queueDepthThreshold, kv / kvCacheUtilThreshold)`,
-    /// 1 without fresh metrics.
+    /// 1 where the metrics are older than `metricsStalenessThreshold`.
     fn endpoint(&self, metrics: &Metrics, endpoint: EndpointIx) -> f64 {
-        match load(metrics, endpoint) {
+        match self.load(metrics, endpoint) {
             None => 1.0,
             Some((waiting, kv)) => {
                 (waiting / self.queue_depth_threshold as f64).max(kv / self.kv_cache_util_threshold)
@@ -91,25 +91,21 @@ impl Parameters {
         let sum: f64 = endpoints.iter().map(|&ix| self.endpoint(metrics, ix)).sum();
         sum / endpoints.len() as f64
     }
-}
 
-/// Waiting requests and KV-cache use of an endpoint whose metrics are fresh.
-fn load(metrics: &Metrics, endpoint: EndpointIx) -> Option<(f64, f64)> {
-    let ix = endpoint as usize;
-    if !metrics.fresh.get(ix).copied().unwrap_or(false) {
-        return None;
+    /// Waiting requests and KV-cache use of an endpoint whose metrics are young enough.
+    fn load(&self, metrics: &Metrics, endpoint: EndpointIx) -> Option<(f64, f64)> {
+        let ix = endpoint as usize;
+        let age = *metrics.age_ms.get(ix)?;
+        let bound = self.metrics_staleness_threshold.length;
+        if age == NEVER_SCRAPED || Duration::from_millis(age.into()) > bound {
+            return None;
+        }
+        Some((f64::from(*metrics.waiting.get(ix)?), *metrics.kv_usage.get(ix)?))
     }
-    Some((f64::from(*metrics.waiting.get(ix)?), *metrics.kv_usage.get(ix)?))
 }
 
 fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
     let parameters = Parameters::read(params)?;
-    if parameters.metrics_staleness_threshold != STALENESS {
-        build.warn(
-            "metricsStalenessThreshold has no effect: whether metrics are fresh is decided once for \
-             all plugins",
-        );
-    }
     for key in [metric_keys::WAITING, metric_keys::KV_USAGE] {
         build.use_key(key, CORE_METRICS_EXTRACTOR);
     }
@@ -118,7 +114,7 @@ fn build(build: &mut Build<'_>, params: &Params) -> Result<Roles, BuildError> {
         .filter(Arc::new(UtilizationDetector(parameters))))
 }
 
-/// Keeps endpoints with fresh metrics and `waiting < queueDepthThreshold * (1 + headroom)` and
+/// Keeps endpoints with metrics no older than `metricsStalenessThreshold` and `waiting < queueDepthThreshold * (1 + headroom)` and
 /// `kv < kvCacheUtilThreshold * (1 + headroom)`; all of them when that leaves none (llm-d-router
 /// `utilization-detector`).
 #[derive(Debug)]
@@ -130,7 +126,7 @@ impl Filter for UtilizationDetector {
         let room = 1.0 + self.0.headroom;
         let queue_limit = self.0.queue_depth_threshold as f64 * room;
         let kv_limit = self.0.kv_cache_util_threshold * room;
-        let verdict = |ix| match load(metrics, ix) {
+        let verdict = |ix| match self.0.load(metrics, ix) {
             None => Err("metrics are stale"),
             Some((waiting, _)) if waiting >= queue_limit => Err("queue is full"),
             Some((_, kv)) if kv < kv_limit => Ok(()),
@@ -152,7 +148,8 @@ mod tests {
         let mut world = World::new(pods.len());
         let metrics = &mut world.columns.metrics;
         for (ix, &(waiting, kv, fresh)) in pods.iter().enumerate() {
-            (metrics.waiting[ix], metrics.kv_usage[ix], metrics.fresh[ix]) = (waiting, kv, fresh);
+            (metrics.waiting[ix], metrics.kv_usage[ix]) = (waiting, kv);
+            metrics.age_ms[ix] = if fresh { 200 } else { 201 };
         }
         world
     }
@@ -198,8 +195,19 @@ mod tests {
         let built = world.build("utilization-detector", "").unwrap();
         assert!(built.data.requires.is_empty() && built.data.uses.len() == 2);
         assert!(built.roles.plays(Part::SaturationDetector));
-        let built = world.build("utilization-detector", "{metricsStalenessThreshold: 1s}").unwrap();
-        assert_eq!(built.warnings.len(), 1);
+    }
+
+    #[test]
+    fn metrics_are_stale_by_a_bound_of_its_own() {
+        let pods = [(5, 0.9, true), (0, 0.0, false)];
+        assert_eq!(kept(&pods, ""), [0, 1], "nobody is left, hence everybody");
+        assert_eq!(kept(&pods, "{metricsStalenessThreshold: 201ms}"), [1]);
+        let mut never = world(&[(0, 0.0, true), (0, 0.0, true)]);
+        never.columns.metrics.age_ms[0] = NEVER_SCRAPED;
+        let parameters = "{metricsStalenessThreshold: 10000h}";
+        let built = never.build("utilization-detector", parameters).unwrap();
+        assert!(built.warnings.is_empty());
+        assert_eq!(never.filter(&built), [1]);
     }
 
     #[test]
