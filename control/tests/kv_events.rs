@@ -26,16 +26,21 @@ fn entry(pod: u8) -> String {
     format!("- {{name: pod-{pod}, address: \"{}\", port: \"{SERVING}\"}}\n", address(pod))
 }
 
-/// A port that is free at all loopback addresses, as is the one after it, for as long as nobody else
-/// asks.
-fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("0.0.0.0", port + 1)).is_ok() {
-            return port;
+/// Different ports that are free at all loopback addresses, as is the one after each, for as long as
+/// nobody else asks.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let mut held = Vec::new();
+    [(); N].map(|()| {
+        loop {
+            let first = TcpListener::bind("0.0.0.0:0").unwrap();
+            let port = first.local_addr().unwrap().port();
+            let second = port.checked_add(1).map(|next| TcpListener::bind(("0.0.0.0", next)));
+            if let Some(Ok(second)) = second {
+                held.push((first, second));
+                break port;
+            }
         }
-    }
+    })
 }
 
 /// Ports of events and replays.
@@ -44,7 +49,8 @@ struct Ports(u16, Option<u16>);
 
 impl Ports {
     fn new(replays: bool) -> Self {
-        Self(free_port(), replays.then(free_port))
+        let [events, replay] = free_ports();
+        Self(events, replays.then_some(replay))
     }
 
     fn setup(self, pod: u8) -> Setup {
@@ -101,9 +107,6 @@ fn held(reader: &mut Reader, pod: u8, tokens: &[u32]) -> Option<u32> {
     out.get(slot as usize).copied()
 }
 
-/// How long a subscription may be on its way when its connection stands.
-const SETTLED: Duration = Duration::from_millis(300);
-
 #[track_caller]
 fn wait_for(reader: &mut Reader, pod: u8, tokens: &[u32], blocks: u32) {
     let mut last = None;
@@ -123,7 +126,21 @@ fn connected(control: &Control, pods: &[u8]) {
         let series = format!("inlane_control_kv_connected{{endpoint=\"default/pod-{pod}\"}}");
         eventually(&series, || (control.metric(&series)? == 1.0).then_some(()));
     }
-    std::thread::sleep(SETTLED);
+}
+
+/// A control plane that hears an engine in each of the pods.
+fn hearing<const N: usize>(
+    ports: Ports,
+    pods: [u8; N],
+    more: &[&str],
+) -> (Scene, [Engine; N], Control, Reader) {
+    let scene = scene(&ports.config(), &pods);
+    let engines = pods.map(|pod| ports.engine(pod));
+    let control = start(&scene, more);
+    let reader = scene.reader();
+    connected(&control, &pods);
+    engines.iter().for_each(Engine::heard);
+    (scene, engines, control, reader)
 }
 
 /// The state of a pod's stream.
@@ -142,11 +159,7 @@ fn store(tokens: &[u32]) -> [Event<'_>; 1] {
 fn blocks_come_and_go_with_the_events_of_every_pod() {
     let ports = Ports::new(false);
     let pods = [1, 2, 3];
-    let scene = scene(&ports.config(), &pods);
-    let mut engines = pods.map(|pod| ports.engine(pod));
-    let control = start(&scene, &[]);
-    let mut reader = scene.reader();
-    connected(&control, &pods);
+    let (scene, mut engines, control, mut reader) = hearing(ports, pods, &[]);
     let bytes = reader.0.snapshot().document(Document::Index).unwrap().unwrap().bytes;
     let document: IndexDocument = serde_json::from_slice(&bytes).unwrap();
     assert_eq!((document.block_tokens, document.algorithm.as_str()), (16, "cbor-fnv"));
@@ -191,6 +204,7 @@ fn what_a_stream_lost_is_replayed() {
         let control = start(&scene, &[]);
         let mut reader = scene.reader();
         connected(&control, &[1]);
+        engine.heard();
         if form == Form::Bare {
             // Without a topic the model is known when the stream has named it.
             engine.publish(&store(&prompt(2, 1)));
@@ -209,11 +223,7 @@ fn what_a_stream_lost_is_replayed() {
 #[test]
 fn a_gap_that_cannot_be_replayed_costs_what_came_before() {
     let ports = Ports::new(false);
-    let scene = scene(&ports.config(), &[1]);
-    let mut engine = ports.engine(1);
-    let control = start(&scene, &[]);
-    let mut reader = scene.reader();
-    connected(&control, &[1]);
+    let (_scene, [mut engine], control, mut reader) = hearing(ports, [1], &[]);
     let (before, after) = (prompt(1, 3), prompt(2, 3));
     engine.publish(&store(&before));
     wait_for(&mut reader, 1, &before, 3);
@@ -230,11 +240,7 @@ fn a_gap_that_cannot_be_replayed_costs_what_came_before() {
 fn an_engine_that_starts_anew_starts_from_nothing() {
     for replays in [false, true] {
         let ports = Ports::new(replays);
-        let scene = scene(&ports.config(), &[1]);
-        let mut engine = ports.engine(1);
-        let control = start(&scene, &[]);
-        let mut reader = scene.reader();
-        connected(&control, &[1]);
+        let (_scene, [mut engine], control, mut reader) = hearing(ports, [1], &[]);
         let (old, new) = (prompt(1, 3), prompt(2, 3));
         engine.publish(&store(&old));
         engine.publish(&[]);
@@ -247,8 +253,8 @@ fn an_engine_that_starts_anew_starts_from_nothing() {
             eventually("a reconnection", || {
                 (stream(&control, 1)["reconnections"] == 1).then_some(())
             });
-            std::thread::sleep(SETTLED);
         }
+        engine.heard();
         engine.publish(&store(&new));
         wait_for(&mut reader, 1, &new, 3);
         wait_for(&mut reader, 1, &old, 0);
@@ -258,7 +264,7 @@ fn an_engine_that_starts_anew_starts_from_nothing() {
 
 #[test]
 fn central_mode_takes_names_from_topics() {
-    let port = free_port();
+    let [port] = free_ports();
     let url = format!("tcp://127.0.0.1:{port}");
     let events = format!("{{zmqEndpoint: 'tcp://*:{port}', discoverPods: false}}");
     let scene = scene(&config(&events), &[1, 2]);
@@ -301,6 +307,7 @@ fn ranks_publish_at_ports_of_their_own() {
     let mut reader = scene.reader();
     let mut engine = ports.engine(1);
     connected(&control, &[1]);
+    engine.heard();
     engine.publish(&store(&prompt(1, 2)));
     wait_for(&mut reader, 1, &prompt(1, 2), 2);
     let second = |port: u16| port + 1;
@@ -313,6 +320,7 @@ fn ranks_publish_at_ports_of_their_own() {
     reader.wait_for_names(&["pod-1", "pod-2"]);
     connected(&control, &[1, 2]);
     wait_for(&mut reader, 2, &prompt(2, 3), 3);
+    other.heard();
     other.publish(&store(&prompt(3, 4)));
     wait_for(&mut reader, 2, &prompt(3, 4), 4);
     // Each speaks for itself.
@@ -325,11 +333,7 @@ fn ranks_publish_at_ports_of_their_own() {
 #[test]
 fn strange_messages_cost_only_themselves() {
     let ports = Ports::new(false);
-    let scene = scene(&ports.config(), &[1]);
-    let mut engine = ports.engine(1);
-    let control = start(&scene, &[]);
-    let mut reader = scene.reader();
-    connected(&control, &[1]);
+    let (_scene, [mut engine], control, mut reader) = hearing(ports, [1], &[]);
     engine.publish(&store(&prompt(1, 2)));
     wait_for(&mut reader, 1, &prompt(1, 2), 2);
     let topic = engine.setup.topic();
@@ -349,11 +353,7 @@ fn strange_messages_cost_only_themselves() {
 fn a_successor_trusts_what_it_can_confirm() {
     for replays in [true, false] {
         let ports = Ports::new(replays);
-        let scene = scene(&ports.config(), &[1, 2]);
-        let mut engines = [1, 2].map(|pod| ports.engine(pod));
-        let control = start(&scene, &[]);
-        let mut reader = scene.reader();
-        connected(&control, &[1, 2]);
+        let (scene, mut engines, control, mut reader) = hearing(ports, [1, 2], &[]);
         // 100,000 blocks.
         let prompts: Vec<Vec<u32>> = (0..500).map(|n| prompt(n, 100)).collect();
         for (engine, half) in engines.iter_mut().zip(prompts.chunks(250)) {
@@ -365,6 +365,12 @@ fn a_successor_trusts_what_it_can_confirm() {
             for tokens in half {
                 engine.publish(&store(tokens));
             }
+        }
+        // All of it is visible before all of it is applied, and who dies within a message learns anew.
+        for pod in [1, 2] {
+            eventually("every message", || {
+                (stream(&control, pod)["applied"] == 3 * 250).then_some(())
+            });
         }
         wait_for(&mut reader, 1, &prompts[249], 100);
         wait_for(&mut reader, 2, &prompts[499], 100);
@@ -381,6 +387,7 @@ fn a_successor_trusts_what_it_can_confirm() {
         let began = Instant::now();
         let control = start(&scene, &[]);
         connected(&control, &[1, 2]);
+        engines.iter().for_each(Engine::heard);
         if replays {
             // Stored twice, so one removal leaves what the other store backs.
             engines[0].publish(&[Event::Removed(&gone[50..])]);
@@ -403,6 +410,7 @@ fn a_successor_trusts_what_it_can_confirm() {
         let mut first = first.restart();
         let control = start(&scene, &[]);
         connected(&control, &[1, 2]);
+        first.heard();
         first.publish(&store(&prompt(8_888, 1)));
         wait_for(&mut reader, 1, &prompt(8_888, 1), 1);
         wait_for(&mut reader, 1, &prompts[1], 0);
@@ -440,11 +448,8 @@ fn other_keys_are_another_index() {
 #[test]
 fn silence_is_believed_after_a_while() {
     let ports = Ports::new(true);
-    let scene = scene(&ports.config(), &[1, 2]);
-    let mut engines = [1, 2].map(|pod| ports.engine(pod));
-    let control = start(&scene, &["--kv-silence-ttl", "1s"]);
-    let mut reader = scene.reader();
-    connected(&control, &[1, 2]);
+    let (_scene, mut engines, control, mut reader) =
+        hearing(ports, [1, 2], &["--kv-silence-ttl", "1s"]);
     let tokens = prompt(1, 4);
     for (engine, pod) in engines.iter_mut().zip([1, 2]) {
         engine.publish(&store(&tokens));
@@ -460,11 +465,7 @@ fn silence_is_believed_after_a_while() {
 #[test]
 fn an_index_is_emptied_on_demand_and_filled_by_replays() {
     let ports = Ports::new(true);
-    let scene = scene(&ports.config(), &[1]);
-    let mut engine = ports.engine(1);
-    let control = start(&scene, &[]);
-    let mut reader = scene.reader();
-    connected(&control, &[1]);
+    let (_scene, [mut engine], control, mut reader) = hearing(ports, [1], &[]);
     let tokens = prompt(1, 4);
     engine.publish(&store(&tokens));
     wait_for(&mut reader, 1, &tokens, 4);
@@ -489,6 +490,7 @@ fn a_control_plane_that_hears_nobody_knows_what_another_hears() {
     let (first, second) = (start(&hearing, &[]), start(&deaf, &[]));
     let mut reader = deaf.reader();
     connected(&first, &[1]);
+    engine.heard();
     let (one, two) = (prompt(1, 4), prompt(2, 3));
     engine.publish(&store(&one));
     wait_for(&mut reader, 1, &one, 4);

@@ -43,7 +43,7 @@ fn world() -> World {
     let control = scene.start(&["--config-file", config, "--index-bytes", "256MiB"]);
     let connected = "inlane_control_kv_connected{endpoint=\"default/pod-1\"}";
     eventually("a connection", || (control.metric(connected)? == 1.0).then_some(()));
-    thread::sleep(Duration::from_millis(300));
+    engine.heard();
     let mut reader = scene.reader();
     let slot = eventually("the pod", || reader.endpoint("pod-1")).slot as u16;
     let table = MirrorReader::open(reader.0.snapshot().table()).unwrap();

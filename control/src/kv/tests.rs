@@ -105,6 +105,7 @@ fn every_rank_has_ports_of_its_own() {
     events.set_members([rank(0), rank(1)].into_iter());
     wait_until("the replay of rank 1", || held(&words, &early) == [0, 3, 0, 0]);
     wait_until("connections", || connected(&events) == 2);
+    engines[0].heard();
     engines[0].publish(&store(&tokens));
     wait_until("rank 0", || held(&words, &tokens) == [4, 0, 0, 0]);
     // One endpoint leaves, the other keeps what it has.
@@ -146,6 +147,7 @@ fn the_table_moves_with_the_segment() {
     let mut engine = engine(base, true, 0);
     events.set_members([rank(0)].into_iter());
     wait_until("a connection", || connected(&events) == 1);
+    engine.heard();
     let tokens = prompt(1, 3);
     engine.publish(&store(&tokens));
     wait_until("the blocks", || held(&first, &tokens)[0] == 3);

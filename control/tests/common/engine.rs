@@ -73,7 +73,9 @@ impl Engine {
 
     fn with(setup: Setup, open: impl FnOnce(&zmq::Socket)) -> Self {
         let context = zmq::Context::new();
-        let socket = context.socket(zmq::PUB).unwrap();
+        // A PUB that tells who subscribes.
+        let socket = context.socket(zmq::XPUB).unwrap();
+        socket.set_xpub_verbose(true).unwrap();
         socket.set_linger(0).unwrap();
         socket.set_sndhwm(100_000).unwrap();
         open(&socket);
@@ -89,6 +91,18 @@ impl Engine {
             thread::spawn(move || serve(&router, &topic, form, &buffer, &answers, &ends))
         });
         Self { setup, socket, next: 0, buffer, answers, ends, replaying }
+    }
+
+    /// Waits until one more subscriber hears what is published: that its connection stands is too
+    /// early.
+    pub(crate) fn heard(&self) {
+        loop {
+            assert!(self.socket.poll(zmq::POLLIN, 20_000).unwrap() > 0, "nobody subscribes");
+            // 0 ends a subscription.
+            if self.socket.recv_bytes(0).unwrap().first() == Some(&1) {
+                return;
+            }
+        }
     }
 
     /// Publishes a batch of events.

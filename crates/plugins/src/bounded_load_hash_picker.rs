@@ -8,12 +8,11 @@ use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Picker, Roles};
 use inlane_core::registry::{Build, BuildError, Params, PluginType, TOKENIZED_PROMPT};
 use inlane_core::request::{BlockUnit, Prompt};
-use inlane_core::rng::Rng;
 use serde::Deserialize;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use crate::llmd::session_id_producer::{self, SESSION_ID};
-use crate::picking::comparable;
+use crate::picking;
 use crate::{inflight_load_producer, token_producer};
 
 /// The type `bounded-load-hash-picker`.
@@ -153,28 +152,6 @@ impl BoundedLoadHashPicker {
         let preference = |&&ix: &&EndpointIx| xxh64(endpoint(ix).unwrap_or_default(), key);
         open.max_by_key(preference).copied()
     }
-
-    fn best(
-        &self,
-        cx: &Cycle<'_>,
-        candidates: &[EndpointIx],
-        totals: &[f64],
-    ) -> Option<EndpointIx> {
-        let mut rng: Rng = cx.rng(self.salt);
-        let (mut best, mut best_total, mut ties) = (None, f64::NEG_INFINITY, 0);
-        for (&endpoint, &total) in candidates.iter().zip(totals) {
-            let total = comparable(total);
-            if total > best_total {
-                (best, best_total, ties) = (Some(endpoint), total, 1);
-            } else if total == best_total {
-                ties += 1;
-                if rng.below(ties) == 0 {
-                    best = Some(endpoint);
-                }
-            }
-        }
-        best
-    }
 }
 
 /// The hash of the first tokens of a prompt; `None` without any.
@@ -208,7 +185,8 @@ impl Picker for BoundedLoadHashPicker {
         targets: &mut Vec<EndpointIx>,
     ) -> Result<(), PluginError> {
         let preferred = self.hash(cx).and_then(|key| self.preferred(cx, candidates, key));
-        targets.extend(preferred.or_else(|| self.best(cx, candidates, totals)));
+        let best = || picking::best(candidates, totals, cx.rng(self.salt));
+        targets.extend(preferred.or_else(best));
         Ok(())
     }
 }

@@ -1,11 +1,39 @@
 //! Min–max scores of a count where less is better, shared by the scorers of queue lengths.
 
+use inlane_core::columns::Metrics;
+use inlane_core::decision::PluginError;
 use inlane_core::endpoint::EndpointIx;
+use inlane_core::plugin::{Category, Cycle, Scorer};
+
+/// Scores by a count that engines report: `(max - q) / (max - min)` over the candidates, 1 for all when
+/// they are equal.
+#[derive(Debug)]
+pub(crate) struct LowestScorer(pub(crate) fn(&Metrics) -> &[u32]);
+
+impl Scorer for LowestScorer {
+    fn category(&self) -> Category {
+        Category::Distribution
+    }
+
+    fn reads_metrics(&self) -> bool {
+        true
+    }
+
+    fn score(
+        &self,
+        cx: &Cycle<'_>,
+        candidates: &[EndpointIx],
+        out: &mut [f64],
+    ) -> Result<(), PluginError> {
+        lowest_is_best((self.0)(&cx.columns.metrics), candidates, out);
+        Ok(())
+    }
+}
 
 /// Writes `(max - q) / (max - min)` over the candidates' counts, 1 for all when they are equal.
 ///
 /// Two passes over the candidates and no allocation; the loops have no branch but the bounds check.
-pub(crate) fn lowest_is_best(column: &[u32], candidates: &[EndpointIx], out: &mut [f64]) {
+fn lowest_is_best(column: &[u32], candidates: &[EndpointIx], out: &mut [f64]) {
     let count = |ix: EndpointIx| column.get(ix as usize).copied().unwrap_or(0);
     let (mut min, mut max) = (u32::MAX, 0);
     for &ix in candidates {

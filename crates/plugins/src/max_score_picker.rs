@@ -7,7 +7,7 @@ use inlane_core::endpoint::EndpointIx;
 use inlane_core::plugin::{Cycle, Picker, Roles};
 use inlane_core::registry::PluginType;
 
-use crate::picking::{Picking, comparable, take_best};
+use crate::picking::{Picking, best, comparable, take_best};
 
 /// The type `max-score-picker`.
 pub const TYPE: PluginType = PluginType::new("max-score-picker", |build, params| {
@@ -39,21 +39,7 @@ impl Picker for MaxScorePicker {
             });
             return Ok(());
         }
-        // Reservoir sampling over the ties: the i-th of them replaces the choice with odds 1/i.
-        let mut rng = self.0.rng(cx);
-        let (mut best, mut best_total, mut ties) = (None, f64::NEG_INFINITY, 0);
-        for (&endpoint, &total) in candidates.iter().zip(totals) {
-            let total = comparable(total);
-            if total > best_total {
-                (best, best_total, ties) = (Some(endpoint), total, 1);
-            } else if total == best_total {
-                ties += 1;
-                if rng.below(ties) == 0 {
-                    best = Some(endpoint);
-                }
-            }
-        }
-        targets.extend(best);
+        targets.extend(best(candidates, totals, self.0.rng(cx)));
         Ok(())
     }
 }

@@ -81,6 +81,25 @@ pub(crate) fn comparable(total: f64) -> f64 {
     if total.is_nan() { f64::NEG_INFINITY } else { total }
 }
 
+/// The candidate with the highest total; of equal ones each with the same odds.
+///
+/// Reservoir sampling over the ties: the i-th of them replaces the choice with odds 1/i.
+pub(crate) fn best(candidates: &[EndpointIx], totals: &[f64], mut rng: Rng) -> Option<EndpointIx> {
+    let (mut best, mut best_total, mut ties) = (None, f64::NEG_INFINITY, 0);
+    for (&endpoint, &total) in candidates.iter().zip(totals) {
+        let total = comparable(total);
+        if total > best_total {
+            (best, best_total, ties) = (Some(endpoint), total, 1);
+        } else if total == best_total {
+            ties += 1;
+            if rng.below(ties) == 0 {
+                best = Some(endpoint);
+            }
+        }
+    }
+    best
+}
+
 /// Appends the `count` best candidates to `targets`, best first. `order` compares positions in
 /// `candidates`, the better one is `Less`; it must be a total order.
 ///

@@ -2,43 +2,19 @@
 
 use std::sync::Arc;
 
-use inlane_core::decision::PluginError;
-use inlane_core::endpoint::EndpointIx;
-use inlane_core::plugin::{Category, Cycle, Roles, Scorer};
+use inlane_core::plugin::Roles;
 use inlane_core::registry::{CORE_METRICS_EXTRACTOR, PluginType, metric_keys};
 
-use crate::lowest::lowest_is_best;
+use crate::lowest::LowestScorer;
 
 /// The type `running-requests-size-scorer`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType::new("running-requests-size-scorer", |build, _| {
-    build.require_key(metric_keys::RUNNING, CORE_METRICS_EXTRACTOR);
-    Ok(Roles::default().scorer(Arc::new(RunningScorer)))
-});
-
+///
 /// `(max - q) / (max - min)` with `q` the engine's running requests, over the candidates; 1 for
 /// all when they are equal (llm-d-router `running-requests-size-scorer`).
-#[derive(Debug)]
-struct RunningScorer;
-
-impl Scorer for RunningScorer {
-    fn category(&self) -> Category {
-        Category::Distribution
-    }
-
-    fn reads_metrics(&self) -> bool {
-        true
-    }
-
-    fn score(
-        &self,
-        cx: &Cycle<'_>,
-        candidates: &[EndpointIx],
-        out: &mut [f64],
-    ) -> Result<(), PluginError> {
-        lowest_is_best(&cx.columns.metrics.running, candidates, out);
-        Ok(())
-    }
-}
+pub const TYPE: PluginType = PluginType::new("running-requests-size-scorer", |build, _| {
+    build.require_key(metric_keys::RUNNING, CORE_METRICS_EXTRACTOR);
+    Ok(Roles::default().scorer(Arc::new(LowestScorer(|metrics| &metrics.running))))
+});
 
 #[cfg(test)]
 mod tests {

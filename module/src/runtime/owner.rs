@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use envoy_proxy_dynamic_modules_rust_sdk::envoy_log_warn;
 use inlane_plugins::precise::PreciseSource;
+use inlane_plugins::precise::truth::JUDGED_EVERY_MS;
 use inlane_plugins::prefix::PrefixIndex;
 
 use super::Runtime;
@@ -21,8 +22,6 @@ use crate::clock;
 const BUSY: Duration = Duration::from_millis(1);
 /// Longest pause.
 const IDLE: Duration = Duration::from_millis(4);
-/// How often predictions are judged: verdicts are about minutes.
-const JUDGED_EVERY_MS: u64 = 5_000;
 
 /// Starts the thread.
 pub(super) fn start(runtime: Weak<Runtime>) -> Result<(), String> {

@@ -107,7 +107,7 @@ impl PreciseSource {
     }
 
     /// Judges predictions by what engines reported ([`truth`]); returns what should be said of them.
-    /// For the owner thread.
+    /// For the owner thread, every [`truth::JUDGED_EVERY_MS`]. Costs a look at each endpoint.
     pub fn judge(&self, now_ms: u64, endpoints: &EndpointSet) -> Vec<String> {
         self.truth.pass(now_ms, endpoints, |slot| match self.is_attached() {
             // What an index of one's own holds is its own affair: only that it answered is known.

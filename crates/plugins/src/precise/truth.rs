@@ -44,8 +44,8 @@ pub const SAMPLE_TOKENS: u64 = 64;
 pub const SAMPLES: u64 = 16;
 /// How long an endpoint is distrusted, in ms.
 pub const COOL_DOWN_MS: u64 = 60_000;
-/// Judged this often, in ms.
-const JUDGED_EVERY_MS: u64 = 5_000;
+/// How often to judge, in ms: verdicts are about minutes.
+pub const JUDGED_EVERY_MS: u64 = 5_000;
 /// What was counted is halved this often, in ms.
 const HALVED_EVERY_MS: u64 = 60_000;
 /// The same thing is said again after this many ms.
@@ -183,7 +183,6 @@ pub struct Truth {
 
 #[derive(Debug, Default)]
 struct Owner {
-    looked_ms: u64,
     /// The endpoints of the last look, for metrics.
     endpoints: Vec<(String, Slot)>,
     judged: HashMap<u32, Judged>,
@@ -241,7 +240,7 @@ impl Truth {
     }
 
     /// Judges what was counted; returns what should be said of it. `known` tells what the index
-    /// knows of a slot, or with `None` of all of them. For the owner thread, as often as it likes.
+    /// knows of a slot, or with `None` of all of them. For the owner thread, every [`JUDGED_EVERY_MS`].
     pub(super) fn pass(
         &self,
         now_ms: u64,
@@ -249,10 +248,6 @@ impl Truth {
         known: impl Fn(Option<u16>) -> Known,
     ) -> Vec<String> {
         let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        if now_ms.saturating_sub(owner.looked_ms) < JUDGED_EVERY_MS {
-            return Vec::new();
-        }
-        owner.looked_ms = now_ms;
         let mut notices = Vec::new();
         let cells = self.cells.get().map_or(&[][..], |cells| &cells[..]);
         for endpoint in endpoints.as_slice() {
