@@ -56,14 +56,20 @@ fn wait_for_connection(events: &KvEvents, count: usize) {
     wait_until("the server", || is_connected(events));
 }
 
+/// A control plane at the server, its index, and an engine with replays that it hears.
+fn hearing(server: &Server) -> (KvEvents, MappedWords, Engine) {
+    let base = free_ports();
+    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
+    let engine = engine(base, true, 0);
+    events.set_members([rank(0)].into_iter());
+    wait_for_connection(&events, 1);
+    (events, words, engine)
+}
+
 #[test]
 fn blocks_lie_in_redis_as_the_go_scheduler_lays_them() {
     let server = Server::start();
-    let base = free_ports();
-    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
-    let mut engine = engine(base, true, 0);
-    events.set_members([rank(0)].into_iter());
-    wait_for_connection(&events, 1);
+    let (_events, words, mut engine) = hearing(&server);
     let tokens = prompt(1, 2);
     engine.publish(&store(&tokens));
     wait_until("the blocks", || has(&server, &tokens, &[&plain(0)]));
@@ -155,11 +161,7 @@ fn until_heard(events: &KvEvents, engine: &mut Engine) {
 #[test]
 fn without_the_server_the_local_index_goes_on_and_writes_all_of_it_later() {
     let mut server = Server::start();
-    let base = free_ports();
-    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
-    let mut engine = engine(base, true, 0);
-    events.set_members([rank(0)].into_iter());
-    wait_for_connection(&events, 1);
+    let (events, words, mut engine) = hearing(&server);
     let (one, two, three) = (prompt(1, 4), prompt(2, 4), prompt(3, 4));
     engine.publish(&store(&one));
     wait_until("the blocks", || has(&server, &one, &[&plain(0)]));
@@ -286,11 +288,7 @@ fn leftovers_of_an_own_pod_go_and_those_of_others_stay() {
 #[test]
 fn changes_that_were_lost_are_made_up_for() {
     let server = Server::start();
-    let base = free_ports();
-    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
-    let mut engine = engine(base, true, 0);
-    events.set_members([rank(0)].into_iter());
-    wait_for_connection(&events, 1);
+    let (events, words, mut engine) = hearing(&server);
     let (one, two) = (prompt(1, 4), prompt(2, 4));
     engine.publish(&store(&one));
     wait_until("the blocks", || has(&server, &one, &[&plain(0)]));
@@ -411,11 +409,7 @@ fn a_server_that_refuses_counts_as_lost() {
 #[test]
 fn a_server_that_hangs_holds_nobody_up() {
     let server = Server::start();
-    let base = free_ports();
-    let (mut events, words) = control(Some((base, Some(base + 2))), &server.url());
-    let mut engine = engine(base, true, 0);
-    events.set_members([rank(0)].into_iter());
-    wait_for_connection(&events, 1);
+    let (events, words, mut engine) = hearing(&server);
     server.hang();
     let (one, two) = (prompt(1, 4), prompt(2, 4));
     engine.publish(&store(&one));
