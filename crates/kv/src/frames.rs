@@ -9,12 +9,15 @@ pub struct Message<'a> {
     pub topic: Option<&'a [u8]>,
     /// Counts the publisher's messages from zero.
     pub sequence: u64,
-    /// For [`event::decode`](crate::event::decode).
+    /// For [`event::decode()`](crate::event::decode()).
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// Reads the frames of a live message: topic, sequence, payload.
+    ///
+    /// # Errors
+    /// Another number of frames, a sequence number of less than eight bytes.
     pub fn live<F: AsRef<[u8]>>(frames: &'a [F]) -> Result<Self, FrameError> {
         let [topic, sequence, payload] = frames else {
             return Err(FrameError::Count { expected: "3", found: frames.len() });
@@ -39,6 +42,9 @@ pub enum Replayed<'a> {
 impl<'a> Replayed<'a> {
     /// Reads the frames of an answer, with or without the empty delimiter that a DEALER sees in
     /// front; with a topic (vLLM from 0.26) or without.
+    ///
+    /// # Errors
+    /// Another number of frames, a sequence number of less than eight bytes.
     pub fn parse<F: AsRef<[u8]>>(frames: &'a [F]) -> Result<Self, FrameError> {
         let [before @ .., sequence, payload] = frames else {
             return Err(FrameError::Count { expected: "2 to 4", found: frames.len() });

@@ -5,7 +5,7 @@
 //! memory of its own:
 //!
 //! * [`frames`] and [`topic`] read the frames of messages, live and replayed;
-//! * [`event::decode`] reads their payloads, of every version of vLLM and of SGLang;
+//! * [`event::decode()`] reads their payloads, of every version of vLLM and of SGLang;
 //! * [`keys::Hasher`] hashes tokens to request keys, equal on both sides;
 //! * [`Applier`] brings a [`Mirror`] up to what the events say;
 //! * [`engine_hash`] computes the engines' own hashes, for checks and for simulated engines;

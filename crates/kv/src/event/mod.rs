@@ -1,6 +1,6 @@
 //! KV-cache events: what an engine says it stored and dropped.
 //!
-//! [`decode`] reads the payload of one message. Both encodings are understood, decided event by
+//! [`decode()`] reads the payload of one message. Both encodings are understood, decided event by
 //! event: arrays (vLLM to 0.22, SGLang) and maps (vLLM from 0.24). Fields that are missing have
 //! their default, unknown fields and tags are passed over, and an event that is wrong in itself is
 //! dropped without losing the others.

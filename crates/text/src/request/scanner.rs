@@ -42,6 +42,10 @@ impl<S: Sink> Scanner<S> {
     }
 
     /// Takes the next bytes of the body, however it was split.
+    ///
+    /// # Errors
+    /// Bytes that are no JSON, or no request of this API, as soon as they tell; a bound of [`Limits`]
+    /// that is exceeded. The first error stays until [`reset`](Self::reset).
     pub fn feed(&mut self, chunk: &[u8]) -> Result<(), ScanError> {
         self.failed.map_or(Ok(()), Err)?;
         let fed = self.lexer.feed(chunk, &mut self.extractor);
@@ -50,6 +54,9 @@ impl<S: Sink> Scanner<S> {
     }
 
     /// Says that the body is complete and returns what it says.
+    ///
+    /// # Errors
+    /// A body that ends too soon or is no request of this API; the error that [`feed`](Self::feed) had.
     pub fn finish(&mut self) -> Result<Summary<'_>, ScanError> {
         self.failed.map_or(Ok(()), Err)?;
         let finished = self.lexer.finish(&mut self.extractor);
@@ -70,6 +77,9 @@ impl<S: Sink> Scanner<S> {
     /// `body` is all of it, in slices of any size. Only the fields that hold the prompt are read
     /// again: once if they were merely in the wrong place, up to five times if the messages of a chat
     /// completion are themselves out of order.
+    ///
+    /// # Errors
+    /// A body of another length than the one that was scanned; the error that the first pass had.
     pub fn second_pass(&mut self, body: &[&[u8]]) -> Result<(), ScanError> {
         self.failed.map_or(Ok(()), Err)?;
         let body = Body::new(body);

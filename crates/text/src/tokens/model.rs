@@ -46,6 +46,9 @@ impl Model {
     /// without: see [`template_error`](Self::template_error).
     ///
     /// Takes up to a second for vocabularies of 200,000 tokens.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a tokenizer that is none.
     pub fn load(name: &str, dir: &Path, cache: Arc<TokenCache>) -> Result<Self, LoadError> {
         let place = Place { dir: dir.to_owned(), file: "tokenizer.json".to_owned() };
         Self::load_from(name, &place, cache, None)
@@ -116,12 +119,19 @@ impl Model {
     ///
     /// Blocks for as long as tokenizing takes: microseconds per kilobyte of text that was seen
     /// before, some 300 µs per kilobyte that was not.
+    ///
+    /// # Errors
+    /// A body that is no request of this API; a chat of a model without a template, or one that its
+    /// template refuses or cannot place (media); a text that the tokenizer refuses.
     pub fn tokenize(&self, api: PromptApi, body: &[u8]) -> Result<Tokenized, PromptError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.tokenize_at(api, body, i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
     }
 
     /// The same at a time in seconds since 1970, which templates may write into their prompt.
+    ///
+    /// # Errors
+    /// Those of [`tokenize`](Self::tokenize).
     pub fn tokenize_at(
         &self,
         api: PromptApi,
@@ -172,6 +182,9 @@ impl Model {
     }
 
     /// The tokens of a text, with what the tokenizer puts around it if `special`.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, PromptError> {
         self.encoder.encode(text, special, &self.cache, &mut Work::default())
     }

@@ -185,6 +185,9 @@ impl Models {
 
     /// Starts a thread that looks at the directory at once and then every `every`, and says what
     /// has changed.
+    ///
+    /// # Errors
+    /// A thread that does not start.
     pub fn watch(
         self: &Arc<Self>,
         every: Duration,

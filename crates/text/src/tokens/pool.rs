@@ -102,6 +102,9 @@ struct Queued {
 
 impl Pool {
     /// Starts the threads.
+    ///
+    /// # Errors
+    /// A thread that does not start; those that have started are ended.
     pub fn new(size: PoolSize) -> io::Result<Self> {
         let count = size.threads.max(1);
         let shared = Arc::new(Shared {
@@ -123,6 +126,9 @@ impl Pool {
     }
 
     /// Queues a job. Takes about a microsecond, wake-up included.
+    ///
+    /// # Errors
+    /// Gives the job back where its queue is full, or the bodies that wait have too many bytes.
     pub fn submit(&self, job: Job) -> Result<(), Box<Full>> {
         let shared = &*self.shared;
         let counters = &shared.counters;

@@ -81,6 +81,9 @@ impl PromptApi {
 /// conversations. Other bodies are returned as they are.
 ///
 /// Costs a copy of the body, and for messages and responses a document of it on the way.
+///
+/// # Errors
+/// Messages or responses that are none, or that no chat says.
 pub fn chat_body(api: PromptApi, body: &[u8]) -> Result<Vec<u8>, PromptError> {
     match api.chat() {
         Some(chat) => Ok(template::to_chat(chat, body)?),
@@ -117,6 +120,9 @@ pub struct MediaRange {
 impl Tokenized {
     /// Reads the token ids that a body carries itself. `None` if it holds text, which needs a
     /// model.
+    ///
+    /// # Errors
+    /// A body that is no request of this API.
     pub fn from_ids(api: PromptApi, body: &[u8]) -> Result<Option<Self>, PromptError> {
         if api.is_chat() {
             return Ok(None);
@@ -134,6 +140,9 @@ impl Tokenized {
     }
 
     /// Reads the answer of an engine's `…/render` endpoint: one object, or one per prompt.
+    ///
+    /// # Errors
+    /// Anything else.
     pub fn from_render(answer: &[u8]) -> Result<Self, PromptError> {
         #[derive(Deserialize)]
         struct Rendered {
