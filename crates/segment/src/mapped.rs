@@ -17,20 +17,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::words::{Words, WordsMut, prefetch};
+use crate::words::{LARGE, Words, WordsMut, prefetch};
 
 /// Writable words of a mapping that may be shared with other processes.
 #[derive(Clone, Debug)]
 pub struct MappedWords(Region);
 
 impl MappedWords {
-    /// Maps the first `len` words of `file` for reading and writing and faults them in.
+    /// Maps the first `len` words of `file` for reading and writing and faults them in, with
+    /// [large pages](Self::ask_for_large_pages) behind a large file.
     ///
     /// The file must be that long already, which the caller has checked.
     pub(crate) fn of_file(file: &File, len: usize) -> io::Result<Self> {
-        let map = MmapOptions::new().len(len * WORD).populate().map_raw(file)?;
-        Ok(Self(Region::new(map, len)))
+        let words = Self(match len.saturating_mul(WORD) {
+            LARGE.. => aligned(file, len, ProtFlags::READ | ProtFlags::WRITE)?,
+            bytes => Region::new(MmapOptions::new().len(bytes).populate().map_raw(file)?, len),
+        });
+        words.ask_for_large_pages();
+        Ok(words)
     }
 
     /// Maps `len` zeroed words of anonymous memory. A page costs nothing until it is first touched.
@@ -45,6 +51,16 @@ impl MappedWords {
             forbid(&map, guard, page)?;
         }
         Ok(Self(Region::within(map, page / WORD, len)))
+    }
+
+    /// Moves words that are there already into pages of 2 MiB, as far as the kernel does that:
+    /// since Linux 6.1, in anonymous memory and on tmpfs, whatever its settings for huge pages say of
+    /// memory that nobody asks for. Most of what a random access costs is finding the page.
+    ///
+    /// Takes a copy of the memory's time, once. Where it cannot be done nothing changes. Others who
+    /// map the same file find the large pages as well.
+    pub fn ask_for_large_pages(&self) {
+        collapse(self.0.cells());
     }
 
     /// The `len` words from `at` on, or `None` where they are not all inside.
@@ -118,8 +134,13 @@ impl MappedView {
     ///
     /// The file must be that long already, which the caller has checked.
     pub(crate) fn of_file(file: &File, len: usize) -> io::Result<Self> {
-        let map = MmapOptions::new().len(len * WORD).populate().map_raw_read_only(file)?;
-        Ok(Self(Region::new(map, len)))
+        Ok(Self(match len.saturating_mul(WORD) {
+            LARGE.. => aligned(file, len, ProtFlags::READ)?,
+            bytes => {
+                let map = MmapOptions::new().len(bytes).populate().map_raw_read_only(file)?;
+                Region::new(map, len)
+            }
+        }))
     }
 
     /// The `len` words from `at` on, or `None` where they are not all inside.
@@ -162,6 +183,46 @@ impl Words for MappedView {
 }
 
 const WORD: usize = size_of::<u64>();
+/// Bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+
+/// Maps a file where large pages can lie behind it: at a multiple of their size.
+#[allow(unsafe_code)]
+fn aligned(file: &File, len: usize, access: ProtFlags) -> io::Result<Region> {
+    let bytes = len * WORD;
+    let room = bytes.next_multiple_of(LARGE_PAGE) + LARGE_PAGE;
+    // Addresses for it, nothing else: what is left of them stays inaccessible.
+    let map = MmapRaw::from(MmapOptions::new().len(room).no_reserve_swap().map_anon()?);
+    forbid(&map, 0, room)?;
+    let at = map.as_mut_ptr().align_offset(LARGE_PAGE).min(LARGE_PAGE);
+    let flags = MapFlags::FIXED | MapFlags::SHARED | MapFlags::POPULATE;
+    // SAFETY: the pages replaced are inside the mapping just made (`at` is at most one large page,
+    // and there is one more than the file takes), which nothing refers to yet; dropping that
+    // mapping unmaps the file with it.
+    unsafe { rustix::mm::mmap(map.as_mut_ptr().add(at).cast(), bytes, access, flags, file, 0)? };
+    Ok(Region::within(map, at / WORD, len))
+}
+
+/// See [`MappedWords::ask_for_large_pages`].
+#[allow(unsafe_code)]
+fn collapse(cells: &[AtomicU64]) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        /// `MADV_COLLAPSE` of `linux/mman.h`.
+        const COLLAPSE: libc::c_int = 25;
+        let bytes = size_of_val(cells);
+        let skip = cells.as_ptr().cast::<u8>().align_offset(LARGE_PAGE);
+        let len = bytes.saturating_sub(skip) / LARGE_PAGE * LARGE_PAGE;
+        if bytes < LARGE || len == 0 {
+            return;
+        }
+        let first = cells.as_ptr().cast::<u8>().wrapping_add(skip);
+        // SAFETY: whole pages inside of the cells; what is in them and who may access them stays
+        // as it is whatever the kernel makes of the advice.
+        unsafe { libc::madvise(first.cast_mut().cast(), len, COLLAPSE) };
+    }
+    let _ = cells;
+}
 
 /// Makes `len` bytes from `at` on, whole pages of a mapping, inaccessible.
 #[allow(unsafe_code)]
@@ -257,6 +318,27 @@ mod tests {
         assert!(words.slice(9, 8).is_none());
         assert!(words.slice(usize::MAX, 2).is_none());
         assert_eq!(part.slice(8, 0).map(|empty| empty.is_empty()), Some(true));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn large_files_lie_where_large_pages_can() {
+        let len = (LARGE + LARGE_PAGE + 4096) / WORD;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len((len * WORD) as u64).unwrap();
+        let words = MappedWords::of_file(&file, len).unwrap();
+        let view = MappedView::of_file(&file, len).unwrap();
+        for at in [0, len / 2, len - 1] {
+            words.store(at, at as u64 + 1, Ordering::Release);
+        }
+        words.ask_for_large_pages();
+        for at in [0, len / 2, len - 1] {
+            assert_eq!(view.load(at, Ordering::Acquire), at as u64 + 1);
+        }
+        assert_eq!((words.len(), view.len()), (len, len));
+        for region in [&words.0, &view.0] {
+            assert_eq!(region.first.as_ptr() as usize % LARGE_PAGE, 0);
+        }
     }
 
     #[test]

@@ -54,8 +54,9 @@ impl Peer for Ours {
         };
         let len = spec.words().expect("sizes in range");
         let words = MappedWords::anonymous(len).expect("memory");
-        // The bytes of a segment are all there before it is used.
+        // The bytes of a segment are all there before it is used, and as on tmpfs in large pages.
         (0..len).step_by(512).for_each(|word| words.store(word, 0, Relaxed));
+        words.ask_for_large_pages();
         let writer = MirrorWriter::create(words.clone(), &spec, 0x5eed).expect("room");
         Self {
             words,

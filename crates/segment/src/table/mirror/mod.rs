@@ -72,6 +72,7 @@ mod recover;
 mod regions;
 mod release;
 mod runs;
+mod scout;
 mod sets;
 mod spec;
 mod store;

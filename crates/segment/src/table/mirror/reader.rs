@@ -7,14 +7,13 @@ use std::ops::ControlFlow;
 
 use super::super::layout::TableError;
 use super::super::memory::Table;
-use super::runs::{Bits, Run, Walk, for_each_bit};
+use super::runs::{Bits, LARGE, Run, Walk, for_each_bit};
 use super::spec::MAX_TIERS;
 use crate::words::Words;
 
-/// Words of bits for up to 128, 1,024 and 16,384 slots.
+/// Words of bits for up to 128 and 1,024 slots.
 const SMALL: usize = 2;
 const MIDDLE: usize = 16;
-const LARGE: usize = 256;
 
 /// Reads a mirror. Cheap to clone; any number may read while the writer writes.
 #[derive(Clone, Debug)]
@@ -156,23 +155,33 @@ fn prefixes<const N: usize, M: Words>(
     keys: &[u64],
     mut visit: impl FnMut(u16, u32),
 ) -> usize {
-    let (mut live, mut members) = ([0; N], [0; N]);
-    let mut at = 0;
-    while at < keys.len() {
-        let blocks = walk.run::<N>(keys, at, &mut members);
+    let mut live = [0; N];
+    let mut at = walk.run(keys, 0, &mut live);
+    let (mut both, mut less) = ([0; N], [0; LARGE / 64]);
+    while at > 0 && at < keys.len() {
+        let mut any = false;
+        let blocks = walk.read(keys, at, |walk, word| {
+            any = walk.common(word, &live, &mut both, &mut less);
+        });
         if blocks == 0 {
             break;
         }
-        if at == 0 {
-            live = members;
-        } else if !narrow(&mut live, &members, at as u32, &mut visit) {
+        // Slots that are not among the members: their prefix ends here.
+        for (base, &words) in (0..).step_by(64).zip(&less[..N.div_ceil(64)]) {
+            for_each_bit(&[words], |word| {
+                let word = base + usize::from(word);
+                let dropped = live[word] & !both[word];
+                for_each_bit(&[dropped], |slot| visit((word * 64) as u16 + slot, at as u32));
+                live[word] = both[word];
+            });
+        }
+        if !any {
             return at;
         }
         at += blocks;
     }
-    let length = at as u32;
     if at > 0 {
-        for_each_bit(&live, |slot| visit(slot, length));
+        for_each_bit(&live, |slot| visit(slot, at as u32));
     }
     at
 }
@@ -246,25 +255,4 @@ impl<'a, const N: usize, M: Words> Merge<'a, N, M> {
             None => &[],
         })
     }
-}
-
-/// Drops the slots that are not among the members; their prefix has this length. Whether any is left.
-#[inline]
-fn narrow<const N: usize>(
-    live: &mut Bits<N>,
-    members: &Bits<N>,
-    length: u32,
-    visit: &mut impl FnMut(u16, u32),
-) -> bool {
-    let mut left = 0;
-    for (base, (live, &members)) in (0..).step_by(64).zip(live.iter_mut().zip(members)) {
-        let mut dropped = *live & !members;
-        while dropped != 0 {
-            visit(base + dropped.trailing_zeros() as u16, length);
-            dropped &= dropped - 1;
-        }
-        *live &= members;
-        left |= *live;
-    }
-    left != 0
 }
