@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::TemplateError;
 use super::format::ContentFormat;
+use super::images::{Collected, ImagePart};
 use super::json::{Json, Object};
 
 /// A header of one client that changes with every request; engines drop its line.
@@ -12,11 +13,12 @@ const BILLING: &str = "x-anthropic-billing-header";
 /// Rebuilds the messages from the members that the engine knows.
 ///
 /// `developer` says that the template knows this role; else its messages become part of one system
-/// message at the front.
+/// message at the front. Images go to `images`, if they are to be had there.
 pub(super) fn messages(
     messages: Vec<Json>,
     format: ContentFormat,
     developer: bool,
+    images: &mut Collected<'_>,
 ) -> Result<Vec<Object>, TemplateError> {
     let mut objects = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
@@ -34,17 +36,18 @@ pub(super) fn messages(
         for entry in &mut objects {
             if has_role(entry, "system") || has_role(entry, "developer") {
                 let (index, message) = entry;
-                let text = content(message, *index, "system", ContentFormat::Text)?;
+                let none = &mut Collected::default();
+                let text = content(message, *index, "system", ContentFormat::Text, none)?;
                 texts.extend(text.as_text().filter(|text| !text.is_empty()).cloned());
             }
         }
         objects.retain(|message| !has_role(message, "system") && !has_role(message, "developer"));
         let text = Json::Text(texts.join("\n\n").into());
         let system = Object::from([("role", Json::text("system")), ("content", text)]);
-        rebuilt.push(message(system, 0, format)?);
+        rebuilt.push(message(system, 0, format, images)?);
     }
     for (index, object) in objects {
-        rebuilt.push(message(object, index, format)?);
+        rebuilt.push(message(object, index, format, images)?);
     }
     Ok(rebuilt)
 }
@@ -53,11 +56,12 @@ fn message(
     mut message: Object,
     index: usize,
     format: ContentFormat,
+    images: &mut Collected<'_>,
 ) -> Result<Object, TemplateError> {
     let Some(Json::Text(role)) = message.take("role") else {
         return Err(TemplateError::field(format!("messages[{index}].role"), "a string"));
     };
-    let content = content(&mut message, index, &role, format)?;
+    let content = content(&mut message, index, &role, format, images)?;
     let mut rebuilt = Object::from([("role", Json::Text(role.clone())), ("content", content)]);
     match &*role {
         "assistant" => {
@@ -138,6 +142,7 @@ fn tool_call(call: Json) -> Option<Json> {
 enum Part {
     /// A bare text in a list of parts.
     Bare(Arc<str>),
+    Image(ImagePart),
     Text(Arc<str>),
     /// Names a tool whose description comes later.
     ToolReference(Arc<str>),
@@ -148,6 +153,7 @@ fn content(
     index: usize,
     role: &str,
     format: ContentFormat,
+    images: &mut Collected<'_>,
 ) -> Result<Json, TemplateError> {
     let mut parts = Vec::new();
     match message.take("content") {
@@ -155,7 +161,8 @@ fn content(
         Some(Json::Text(text)) => parts.push(Part::Text(text)),
         Some(Json::List(items)) => {
             for (at, item) in items.into_iter().enumerate() {
-                parts.extend(part(item, &|| format!("messages[{index}].content[{at}]"))?);
+                let field = || format!("messages[{index}].content[{at}]");
+                parts.extend(part(item, images, &field)?);
             }
         }
         Some(_) => {
@@ -166,27 +173,36 @@ fn content(
     if role == "system" {
         parts = parts.into_iter().filter_map(without_billing).collect();
     }
-    let tool_texts = role == "tool" && !parts.iter().any(|p| matches!(p, Part::ToolReference(_)));
-    Ok(match format {
-        ContentFormat::Parts if !tool_texts => Json::List(
-            parts
-                .into_iter()
-                .filter(|part| !matches!(part, Part::Bare(text) if text.is_empty()))
-                .map(|part| match part {
-                    Part::Bare(text) => Json::Text(text),
-                    Part::Text(text) => typed("text", "text", text),
-                    Part::ToolReference(name) => typed("tool_reference", "name", name),
-                })
-                .collect(),
-        ),
+    let other = |part: &Part| matches!(part, Part::Image(_) | Part::ToolReference(_));
+    let tool_texts = role == "tool" && !parts.iter().any(other);
+    match format {
+        ContentFormat::Parts if !tool_texts => {
+            let parts = parts.into_iter().map(|part| match part {
+                Part::Bare(text) | Part::Text(text) => typed("text", "text", text),
+                Part::Image(image) => {
+                    images.push(image);
+                    Json::Object([("type", Json::text("image"))].into())
+                }
+                Part::ToolReference(name) => typed("tool_reference", "name", name),
+            });
+            Ok(Json::List(parts.collect()))
+        }
         // A list of parts keeps its empty texts, a list of texts does not.
-        format => joined(&parts, format == ContentFormat::Text),
-    })
+        format => {
+            let text = joined(&parts, format == ContentFormat::Text);
+            let shown = parts.into_iter().filter_map(|part| match part {
+                Part::Image(image) => Some(image),
+                _ => None,
+            });
+            images.before(text, shown, &|| format!("messages[{index}].content"))
+        }
+    }
 }
 
 fn joined(parts: &[Part], skip_empty: bool) -> Json {
-    let texts = parts.iter().map(|part| match part {
-        Part::Bare(text) | Part::Text(text) | Part::ToolReference(text) => text,
+    let texts = parts.iter().filter_map(|part| match part {
+        Part::Bare(text) | Part::Text(text) | Part::ToolReference(text) => Some(text),
+        Part::Image(_) => None,
     });
     let texts: Vec<&Arc<str>> = texts.filter(|text| !skip_empty || !text.is_empty()).collect();
     match texts.as_slice() {
@@ -202,7 +218,11 @@ fn typed(kind: &str, member: &str, text: Arc<str>) -> Json {
     Json::Object([("type", Json::text(kind)), (member, Json::Text(text))].into())
 }
 
-fn part(item: Json, field: &dyn Fn() -> String) -> Result<Option<Part>, TemplateError> {
+fn part(
+    item: Json,
+    images: &Collected<'_>,
+    field: &dyn Fn() -> String,
+) -> Result<Option<Part>, TemplateError> {
     let mut item = match item {
         Json::Text(text) => return Ok(Some(Part::Bare(text))),
         Json::Object(item) => item,
@@ -216,7 +236,11 @@ fn part(item: Json, field: &dyn Fn() -> String) -> Result<Option<Part>, Template
         "refusal" => "refusal",
         "thinking" => "thinking",
         "tool_reference" => "name",
-        _ => return Err(TemplateError::Media { field: field(), kind: kind.to_string() }),
+        _ => {
+            let image = ImagePart::of(&kind, item).filter(|_| images.are_taken());
+            let media = || TemplateError::Media { field: field(), kind: kind.to_string() };
+            return image.map(|image| Some(Part::Image(image))).ok_or_else(media);
+        }
     };
     match item.take(member) {
         Some(Json::Text(text)) if &*kind == "tool_reference" => Ok(Some(Part::ToolReference(text))),
@@ -238,6 +262,6 @@ fn without_billing(part: Part) -> Option<Part> {
     match part {
         Part::Bare(text) => strip(text).map(Part::Bare),
         Part::Text(text) => strip(text).map(Part::Text),
-        part @ Part::ToolReference(_) => Some(part),
+        part @ (Part::Image(_) | Part::ToolReference(_)) => Some(part),
     }
 }

@@ -55,8 +55,8 @@ pub enum TemplateError {
         limit: u64,
     },
 
-    /// The request carries images, audio or video: their place in the prompt is known to the
-    /// model's processor only.
+    /// The request carries audio, video, or images of a form or for a model whose place in the prompt
+    /// is known to the model's processor only.
     #[error("{field}: a part of type {kind:?} is not text")]
     Media {
         /// The part, for instance `messages[2].content[0]`.

@@ -41,6 +41,7 @@ mod chat;
 mod error;
 mod filters;
 mod format;
+mod images;
 mod json;
 mod methods;
 mod object;
@@ -64,6 +65,7 @@ use std::path::Path;
 use minijinja::{Environment, ErrorKind, Value};
 
 use self::filters::{NOW, Raised};
+use self::images::Collected;
 use self::json::{Json, Object};
 use self::python::Dumps;
 use self::request::Request;
@@ -71,6 +73,7 @@ use self::source::Source;
 
 pub use self::error::TemplateError;
 pub use self::format::ContentFormat;
+pub use self::images::{ImagePart, ImageStyle};
 
 /// The interface a chat request was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,9 @@ pub struct Rendered {
     pub truncate: Option<i64>,
     /// Which tokens are dropped then.
     pub truncation_side: TruncationSide,
+    /// Images in the order of their places. Each stands in the text as one placeholder that its tokens
+    /// replace.
+    pub images: Vec<ImagePart>,
 }
 
 /// The chat templates of a model, compiled.
@@ -188,9 +194,27 @@ impl ChatTemplate {
     ///
     /// Cost: one copy of the texts, then the template's own.
     pub fn render(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Rendered, TemplateError> {
+        self.render_with(api, body, now, None)
+    }
+
+    /// The same for a model that knows images: those of a request are taken out of it, and placed as
+    /// `style` says.
+    ///
+    /// # Errors
+    /// As there. Other media stay errors, and so do images of a request with options for the model's
+    /// processor.
+    pub fn render_with(
+        &self,
+        api: ChatApi,
+        body: &[u8],
+        now: i64,
+        style: Option<ImageStyle<'_>>,
+    ) -> Result<Rendered, TemplateError> {
         let request = Request::new(chat_body(api, body)?)?;
         let template = self.template(&request)?;
-        let mut messages = chat::messages(request.messages, template.format, template.developer)?;
+        let mut images = Collected::new(style.filter(|_| !request.processor_options));
+        let mut messages =
+            chat::messages(request.messages, template.format, template.developer, &mut images)?;
         if request.continue_final {
             resume::mark(&mut messages)?;
         }
@@ -216,6 +240,7 @@ impl ChatTemplate {
                 true => TruncationSide::Right,
                 false => TruncationSide::Left,
             },
+            images: images.taken(),
         })
     }
 

@@ -29,7 +29,7 @@ fn messages_are_rebuilt_from_the_members_the_engine_knows() {
         (
             r#"{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}, {"type": "input_text", "text": ""}, "b", {"type": "refusal", "refusal": "no"}]}"#,
             r#"{"role": "user", "content": "a\nb\nno"}"#,
-            r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": ""}, "b", {"type": "text", "text": "no"}]}"#,
+            r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": ""}, {"type": "text", "text": "b"}, {"type": "text", "text": "no"}]}"#,
         ),
         (
             r#"{"role": "assistant", "content": null, "reasoning": "r", "tool_calls": [], "tool_call_id": "x"}"#,
@@ -91,7 +91,7 @@ fn the_final_message_is_continued_where_it_ends() {
     assert_eq!(render(trimmed, &body(r#""a b ""#)), Ok("<a b".to_owned()));
     assert_eq!(
         render(parts, &body(r#"["x", {"type": "text", "text": "y"}]"#)),
-        Ok("<y".to_owned())
+        Ok("<xy".to_owned())
     );
     for (template, content) in [(parts, "[]"), ("nothing", "\"a\""), (parts, "null")] {
         let error = render(template, &body(content)).unwrap_err();

@@ -18,6 +18,8 @@ pub(super) struct Request {
     pub(super) add_special_tokens: bool,
     pub(super) truncate: Option<i64>,
     pub(super) truncate_right: bool,
+    /// It says how media are to be processed.
+    pub(super) processor_options: bool,
 }
 
 impl Request {
@@ -61,6 +63,9 @@ impl Request {
             add_special_tokens: flag(&body, "add_special_tokens")?.unwrap_or(false),
             truncate,
             truncate_right,
+            processor_options: ["mm_processor_kwargs", "media_io_kwargs"]
+                .iter()
+                .any(|name| body.get(name).is_some_and(Json::is_true)),
             variables: variables(&mut body, generate)?,
         })
     }

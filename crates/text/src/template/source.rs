@@ -28,7 +28,8 @@ pub(super) struct Source {
 impl Source {
     /// Reads a model's directory: `chat_template.jinja` and `additional_chat_templates`, else the
     /// templates of `tokenizer_config.json`; special tokens from there and, where it names none,
-    /// from `special_tokens_map.json`.
+    /// from `special_tokens_map.json`. `chat_template.json` is that of a processor of images, which
+    /// counts for requests without tools.
     pub(super) fn load(dir: &Path) -> Result<Source, TemplateError> {
         let path = dir.join("tokenizer_config.json");
         let config = read(&path)?.map(|text| object(&text, &path)).transpose()?;
@@ -51,6 +52,10 @@ impl Source {
             source.tool_use = None;
         }
         source.additional(&dir.join("additional_chat_templates"))?;
+        let path = dir.join("chat_template.json");
+        if let Some(text) = read(&path)? {
+            source.processors(&object(&text, &path)?, &path)?;
+        }
         Ok(source)
     }
 
@@ -79,6 +84,16 @@ impl Source {
             }
             Some(_) => return Err(wrong()),
         }
+        Ok(())
+    }
+
+    fn processors(&mut self, file: &Object, path: &Path) -> Result<(), TemplateError> {
+        let Some(Json::Text(template)) = file.get("chat_template") else {
+            let expected = "chat_template to be a string".to_owned();
+            return Err(TemplateError::Config { path: path.to_owned(), expected });
+        };
+        let tokenizers = self.default.replace(template.to_string());
+        self.tool_use = self.tool_use.take().or(tokenizers);
         Ok(())
     }
 

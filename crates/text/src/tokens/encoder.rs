@@ -85,6 +85,16 @@ impl Encoder {
         self.identity == xxh3_64(source)
     }
 
+    /// The id of a token of the vocabulary.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// The tokens of a text by itself, past any cache.
+    pub(super) fn plain(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        self.whole(text, false)
+    }
+
     /// What stands around any text with special tokens.
     pub(super) fn around(&self) -> Option<&Around> {
         self.around.as_ref()

@@ -16,7 +16,7 @@ pub enum PromptError {
     /// The job was still queued when its deadline had passed.
     #[error("the deadline passed before a thread was free")]
     Late,
-    /// The placeholders of images, videos and sounds are known to the engine's own processor only.
+    /// The placeholders of these images, videos or sounds are known to the engine's own processor only.
     #[error("the prompt holds images, videos or sounds, which only the engine can place")]
     Media,
     /// The model has no chat template.

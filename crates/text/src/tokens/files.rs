@@ -11,8 +11,17 @@ use super::error::LoadError;
 const FILE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Files beside the tokenizer that decide tokens.
-const BESIDE: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json"];
+const BESIDE: [&str; 7] = [
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+/// Files of Mistral's own formats.
+const MISTRAL: [&str; 2] = ["params.json", "tekken.json"];
 
 /// Holds further templates.
 const MORE_TEMPLATES: &str = "additional_chat_templates";
@@ -42,6 +51,11 @@ struct State {
 impl Place {
     pub(super) fn tokenizer(&self) -> PathBuf {
         self.dir.join(&self.file)
+    }
+
+    /// Whether the model is there in Mistral's own formats, which engines prefer.
+    pub(super) fn is_mistral(&self) -> bool {
+        MISTRAL.iter().any(|name| self.dir.join(name).exists())
     }
 
     /// Cheap: no file is opened.

@@ -13,6 +13,12 @@
 //! random texts whenever a tokenizer is loaded, and given up for a tokenizer that breaks them: the
 //! result is always what the whole text gives.
 //!
+//! # Images
+//!
+//! A chat may have images where [`Model::knows_images`]: those in data URLs become placeholder
+//! tokens and digests, bit for bit as in the engine. Everything else about media is
+//! [`PromptError::Media`].
+//!
 //! # Cost
 //!
 //! One hash over the text and one look-up per half kilobyte for what is known, tens of
@@ -28,6 +34,7 @@ mod cuts;
 mod encoder;
 mod error;
 mod files;
+mod images;
 mod matcher;
 mod memo;
 mod model;
@@ -37,10 +44,12 @@ mod prompt;
 mod scan;
 mod words;
 
+pub use crate::media::MediaHasher;
 pub use cache::TokenCache;
 pub use counters::Counters;
 pub use encoder::Work;
 pub use error::{LoadError, PromptError};
+pub use images::Engine;
 pub use model::Model;
 pub use models::{Change, Models, Source, Watch};
 pub use pool::{Full, Job, Outcome, Pool, PoolSize};

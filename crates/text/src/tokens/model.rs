@@ -14,6 +14,7 @@ use super::cache::TokenCache;
 use super::encoder::{Encoder, Work};
 use super::error::{LoadError, PromptError};
 use super::files::{self, Place};
+use super::images::{Engine, Files, Images};
 use super::prompt::{PromptApi, Side, Tokenized, Truncation};
 use crate::template::{ChatApi, ChatTemplate, TruncationSide};
 
@@ -38,20 +39,34 @@ pub struct Model {
     template: Result<ChatTemplate, String>,
     cache: Arc<TokenCache>,
     limit: Option<u64>,
+    images: Option<Images>,
 }
 
 impl Model {
     /// Loads the model in `dir`: `tokenizer.json`, and beside it `tokenizer_config.json`,
-    /// `config.json` and the chat template, if there. A model whose template is broken is loaded
-    /// without: see [`template_error`](Self::template_error).
+    /// `config.json`, the chat template and the processor's configuration, if there. A model whose
+    /// template is broken is loaded without: see [`template_error`](Self::template_error).
     ///
     /// Takes up to a second for vocabularies of 200,000 tokens.
     ///
     /// # Errors
     /// A file that cannot be read, a tokenizer that is none.
     pub fn load(name: &str, dir: &Path, cache: Arc<TokenCache>) -> Result<Self, LoadError> {
+        Self::load_for(name, dir, cache, &Engine::default())
+    }
+
+    /// The same for engines that were started in some other way than with the model's name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_for(
+        name: &str,
+        dir: &Path,
+        cache: Arc<TokenCache>,
+        engine: &Engine,
+    ) -> Result<Self, LoadError> {
         let place = Place { dir: dir.to_owned(), file: "tokenizer.json".to_owned() };
-        Self::load_from(name, &place, cache, None)
+        Self::load_from(name, &place, cache, engine, None)
     }
 
     /// The same, with the tokenizer of the model's state before, if it has not changed since. A
@@ -60,6 +75,7 @@ impl Model {
         name: &str,
         place: &Place,
         cache: Arc<TokenCache>,
+        engine: &Engine,
         before: Option<&Self>,
     ) -> Result<Self, LoadError> {
         let path = place.tokenizer();
@@ -85,7 +101,16 @@ impl Model {
             return Err(LoadError::new(&place.dir, why.as_str()));
         }
         let limit = limit(&config, &model);
-        Ok(Self { name: name.to_owned(), encoder, template, cache, limit })
+        let files = Files {
+            config: &model,
+            preprocessor: &json(&place.dir.join("preprocessor_config.json"))?,
+            processor: &json(&place.dir.join("processor_config.json"))?,
+            tokenizer: &config,
+            encoder: &encoder,
+            mistral: place.is_mistral(),
+        };
+        let images = Images::new(name, &files, engine);
+        Ok(Self { name: name.to_owned(), encoder, template, cache, limit, images })
     }
 
     /// The same model with another chat template.
@@ -102,6 +127,12 @@ impl Model {
     /// What is wrong with the chat template, `None` if it works or there is none.
     pub fn template_error(&self) -> Option<&str> {
         self.template.as_ref().err().map(String::as_str)
+    }
+
+    /// Whether images in chats with this model have tokens: it is of a family whose placeholders
+    /// follow from an image's size.
+    pub fn knows_images(&self) -> bool {
+        self.images.is_some()
     }
 
     /// Tokens that prompt and answer may have together, by the model's own files.
@@ -146,14 +177,22 @@ impl Model {
 
     fn chat(&self, api: ChatApi, body: &[u8], now: i64) -> Result<Tokenized, PromptError> {
         let template = self.template.as_ref().map_err(|why| PromptError::Template(why.clone()))?;
-        let rendered = template.render(api, body, now)?;
+        let style = self.images.as_ref().map(Images::style);
+        let rendered = template.render_with(api, body, now, style)?;
         // Left is what a request without a side asks for; special tokens then stay.
         let right = rendered.truncation_side == TruncationSide::Right;
         let truncation =
             Truncation { keep: rendered.truncate, side: right.then_some(Side::Right), output: 0 };
         let mut tokenized = Tokenized::default();
         let special = rendered.add_special_tokens;
-        let ids = self.text(&rendered.text, special, truncation, &mut tokenized.work)?;
+        let mut ids = self.text(&rendered.text, special, truncation, &mut tokenized.work)?;
+        if !rendered.images.is_empty() {
+            // The engine shortens a prompt before its images are in it, and after.
+            let images = self.images.as_ref().filter(|_| rendered.truncate.is_none());
+            let placed = images.and_then(|images| images.place(&ids, &rendered.images));
+            let placed = placed.ok_or(PromptError::Media)?;
+            (ids, tokenized.media) = (placed.ids, placed.media);
+        }
         tokenized.prompts.push(ids);
         Ok(tokenized)
     }

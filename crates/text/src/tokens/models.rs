@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use super::cache::TokenCache;
 use super::error::LoadError;
 use super::files::{Place, Stamp};
+use super::images::Engine;
 use super::model::Model;
 use super::scan;
 
@@ -27,6 +28,8 @@ pub struct Source {
     pub file: String,
     /// Models by name: directories, or paths of tokenizer files. They win over what is found.
     pub map: BTreeMap<String, PathBuf>,
+    /// What the engines of a model were started with, by its name.
+    pub engines: BTreeMap<String, Engine>,
 }
 
 impl Source {
@@ -45,13 +48,15 @@ impl Source {
             directory: text("LOCAL_TOKENIZER_DIR").map(PathBuf::from),
             file: text("LOCAL_TOKENIZER_FILENAME").unwrap_or(default.file),
             map: default.map,
+            engines: default.engines,
         }
     }
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { directory: None, file: "tokenizer.json".to_owned(), map: BTreeMap::new() }
+        let (map, engines) = (BTreeMap::new(), BTreeMap::new());
+        Self { directory: None, file: "tokenizer.json".to_owned(), map, engines }
     }
 }
 
@@ -162,7 +167,9 @@ impl Models {
                 continue;
             }
             let before = table.get(&name).map(Arc::as_ref);
-            let loaded = Model::load_from(&name, &place, Arc::clone(&self.cache), before);
+            let engine = self.source.engines.get(&name).cloned().unwrap_or_default();
+            let cache = Arc::clone(&self.cache);
+            let loaded = Model::load_from(&name, &place, cache, &engine, before);
             // Files that changed meanwhile are looked at again next time.
             if place.stamp() == state.1 {
                 tried.insert(name.clone(), state);
