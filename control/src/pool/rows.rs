@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use inlane_core::endpoint::Slot;
 use inlane_core::plugin::Findings;
-use inlane_core::snapshot::{MAX_SCALARS, ScalarKey};
+use inlane_core::snapshot::{CacheCounters, MAX_SCALARS, ScalarKey};
 use inlane_engine::{EngineSample, LoraSample};
 use inlane_segment::Error;
 
@@ -83,6 +83,10 @@ impl PublishedPool {
         update(&mut row.cache_block_size, sample.cache_block_size);
         update(&mut row.cache_num_blocks, sample.cache_num_blocks);
         row.kv_usage = sample.kv_usage.unwrap_or(row.kv_usage);
+        // Either alone says nothing.
+        if let (Some(queries), Some(hits)) = (sample.cache_queries, sample.cache_hits) {
+            row.cache = CacheCounters { queries, hits };
+        }
         for (value, place) in sample.custom.iter().zip(places) {
             if let (Some(value), Some(place)) = (*value, *place) {
                 place_of(&mut row.scalars, place, value);

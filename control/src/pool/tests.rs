@@ -3,6 +3,7 @@
 use tempfile::TempDir;
 
 use inlane_core::plugin::Findings;
+use inlane_core::snapshot::CacheCounters;
 use inlane_engine::EngineSample;
 
 use super::*;
@@ -59,6 +60,26 @@ fn values_that_a_page_lacks_stay() {
     pool.apply((a, 0), &sample("<html>"), &[]).unwrap();
     assert_eq!(row(&pool, a), seen, "a useless page is no scrape");
     assert_eq!(pool.members().next().unwrap().error(), None);
+}
+
+#[test]
+fn counters_of_the_prefix_cache_travel_in_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pool = open(&dir);
+    pool.set_members(vec![member("a")]).unwrap();
+    let a = slot(&pool, "a");
+    let recorded =
+        include_str!("../../../crates/engine/fixtures/vllm-0.32.0-sha256_cbor-10-after-basic.txt");
+    pool.apply((a, 0), &sample(recorded), &[]).unwrap();
+    let counted = CacheCounters { queries: 5_077, hits: 1_600 };
+    assert_eq!(row(&pool, a).cache, counted);
+    let half =
+        "# TYPE vllm:prefix_cache_queries_total counter\nvllm:prefix_cache_queries_total 9\n";
+    pool.apply((a, 0), &sample(&format!("{WAITING}{half}")), &[]).unwrap();
+    assert_eq!(row(&pool, a).cache, counted);
+    // A successor reads what its predecessor wrote.
+    drop(pool);
+    assert_eq!(row(&open(&dir), a).cache, counted);
 }
 
 #[test]

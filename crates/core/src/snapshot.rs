@@ -1,7 +1,7 @@
 //! What the control plane hands over to the proxy: documents and rows.
 //!
 //! Documents ([`Topology`], [`ConfigDocument`]) are JSON, read once per generation away from the
-//! request path. Rows ([`MetricsRow`]) are sixteen 64-bit words per endpoint slot that change with
+//! request path. Rows ([`MetricsRow`]) are 24 64-bit words per endpoint slot that change with
 //! every scrape.
 //!
 //! ```text
@@ -10,10 +10,12 @@
 //!      2  time of the scrape    6  adapters waiting, as bits
 //!      3  block size, blocks    7  models served, as bits
 //! 8..16   custom metrics: f64, each exclusive-ored with NaN, so that a row of zeros has none
+//! 16, 17  prompt tokens looked up in the prefix cache, and found; 18..24 are zero
 //! ```
 //!
 //! The first eight words are a cache line of their own: who needs no custom metric reads these alone
-//! ([`MetricsRow::from_prefix`]).
+//! ([`MetricsRow::from_prefix`]). No decision reads the last eight: a row of [`ROW_SCALARS`] words, as
+//! older control planes write them, is complete for one.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +27,16 @@ use crate::endpoint::{Endpoint, EndpointSet, Slot};
 use crate::registry::DataKey;
 
 /// Words of a row.
-pub const ROW_WORDS: usize = 16;
+pub const ROW_WORDS: usize = 24;
+
+/// Words of a row that decisions read.
+pub const ROW_SCALARS: usize = ROW_PREFIX + MAX_SCALARS;
 
 /// Words of a row without its custom metrics.
 pub const ROW_PREFIX: usize = 8;
 
 /// Custom metrics that a row has room for.
-pub const MAX_SCALARS: usize = ROW_WORDS - ROW_PREFIX;
+pub const MAX_SCALARS: usize = 8;
 
 /// What happens to a request for which no decision can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -248,6 +253,17 @@ pub struct MetricsRow {
     pub scrapes: u64,
     /// Custom metrics, in the order of [`Topology::scalars`]; NaN = absent.
     pub scalars: [f64; MAX_SCALARS],
+    /// What the engine has counted about its prefix cache.
+    pub cache: CacheCounters,
+}
+
+/// What an engine has counted about its prefix cache since it started, in tokens of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheCounters {
+    /// Looked up; 0 = none, or the engine does not say.
+    pub queries: u64,
+    /// Of those, found.
+    pub hits: u64,
 }
 
 impl Default for MetricsRow {
@@ -284,6 +300,8 @@ impl MetricsRow {
         for (word, scalar) in words[ROW_PREFIX..].iter_mut().zip(self.scalars) {
             *word = if scalar.is_finite() { scalar.to_bits() ^ ABSENT } else { 0 };
         }
+        words[ROW_SCALARS] = self.cache.queries;
+        words[ROW_SCALARS + 1] = self.cache.hits;
         words
     }
 
@@ -297,10 +315,11 @@ impl MetricsRow {
             let value = f64::from_bits(word ^ ABSENT);
             *scalar = if value.is_finite() { value } else { f64::NAN };
         }
+        row.cache = CacheCounters { queries: words[ROW_SCALARS], hits: words[ROW_SCALARS + 1] };
         row
     }
 
-    /// Reads the first words of shared memory: a row whose custom metrics are absent.
+    /// Reads the first words of shared memory: a row whose custom metrics and counters are absent.
     #[inline]
     pub fn from_prefix(words: &[u64; ROW_PREFIX]) -> Self {
         let kv_usage = f64::from_bits(words[1]);
@@ -319,6 +338,7 @@ impl MetricsRow {
             served_models: words[7],
             scrapes: words[4] >> 32,
             scalars: [f64::NAN; MAX_SCALARS],
+            cache: CacheCounters::default(),
         }
     }
 }
@@ -347,6 +367,7 @@ mod tests {
             served_models: u64::MAX,
             scrapes: u32::MAX.into(),
             scalars,
+            cache: CacheCounters { queries: u64::MAX, hits: 3 },
         }
     }
 
@@ -373,7 +394,7 @@ mod tests {
     fn a_custom_metric_that_is_no_number_is_absent() {
         for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             let words = MetricsRow { scalars: [value; MAX_SCALARS], ..row() }.to_words();
-            assert_eq!(words[ROW_PREFIX..], [0; MAX_SCALARS]);
+            assert_eq!(words[ROW_PREFIX..ROW_SCALARS], [0; MAX_SCALARS]);
             let mut forged = words;
             forged[ROW_PREFIX] = value.to_bits() ^ ABSENT;
             assert!(MetricsRow::from_words(&forged).scalars[0].is_nan());
@@ -384,7 +405,8 @@ mod tests {
     fn the_first_words_are_a_row_without_custom_metrics() {
         let words = row().to_words();
         let prefix = MetricsRow::from_prefix(words.first_chunk().unwrap());
-        assert_eq!(prefix, MetricsRow { scalars: [f64::NAN; MAX_SCALARS], ..row() });
+        let cache = CacheCounters::default();
+        assert_eq!(prefix, MetricsRow { scalars: [f64::NAN; MAX_SCALARS], cache, ..row() });
     }
 
     #[test]

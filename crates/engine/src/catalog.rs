@@ -26,6 +26,18 @@ fn vllm() -> EngineSpec {
         cache_info: metric("vllm:cache_config_info"),
         cache_block_size_label: "block_size".into(),
         cache_num_blocks_label: "num_gpu_blocks".into(),
+        // The names with `gpu` are those of 2025, at first in blocks: who compares them with tokens
+        // finds that they do not count what was sent. Blocks from another server or tier are
+        // counted apart.
+        cache_queries: metrics([
+            "vllm:prefix_cache_queries_total",
+            "vllm:gpu_prefix_cache_queries_total",
+        ]),
+        cache_hits: metrics([
+            "vllm:prefix_cache_hits_total",
+            "vllm:external_prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+        ]),
         ..EngineSpec::named("vllm")
     }
 }
@@ -38,6 +50,9 @@ fn sglang() -> EngineSpec {
         cache_info: metric("sglang:cache_config_info"),
         cache_block_size_label: "page_size".into(),
         cache_num_blocks_label: "num_pages".into(),
+        // Counted when a request ends. The gauge of its hit rate is about the last batch.
+        cache_queries: metrics(["sglang:prompt_tokens_total"]),
+        cache_hits: metrics(["sglang:cached_tokens_total"]),
         ..EngineSpec::named("sglang")
     }
 }
@@ -74,6 +89,11 @@ fn triton() -> EngineSpec {
     }
 }
 
+/// Parses constants of this file, as [`metric`].
+fn metrics<const N: usize>(texts: [&str; N]) -> Vec<MetricSpec> {
+    texts.iter().filter_map(|text| metric(text)).collect()
+}
+
 /// Parses a constant of this file; a test proves that every one of them is well formed.
 fn metric(text: &str) -> Option<MetricSpec> {
     text.parse().ok()
@@ -95,5 +115,7 @@ mod tests {
             ("triton", 2),
         ];
         assert_eq!(counts, expected.map(|(n, c)| (n.to_owned(), c)));
+        let counters: Vec<_> = built_in().iter().map(|e| e.counters().count()).collect();
+        assert_eq!(counters, [5, 2, 0, 0, 0]);
     }
 }

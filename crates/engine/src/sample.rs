@@ -21,11 +21,21 @@ pub enum Field {
     CacheBlockSize,
     /// Number of cache blocks, read as a value.
     CacheNumBlocks,
+    /// Prompt tokens looked up in the prefix cache since the engine started.
+    CacheQueries,
+    /// Of those, found.
+    CacheHits,
     /// The custom metric of this position in the engine's list, below [`MAX_CUSTOM`].
     Custom(u8),
 }
 
 impl Field {
+    /// Whether all series of the page are added up, of all names that the engine has for it. Such
+    /// a field is extra: a page counts as read and as complete without it.
+    pub(crate) fn is_summed(self) -> bool {
+        matches!(self, Self::CacheQueries | Self::CacheHits)
+    }
+
     fn bit(self) -> u64 {
         let position = match self {
             Self::Waiting => 0,
@@ -35,7 +45,9 @@ impl Field {
             Self::CacheInfo => 4,
             Self::CacheBlockSize => 5,
             Self::CacheNumBlocks => 6,
-            Self::Custom(i) => 8 + u32::from(i),
+            Self::CacheQueries => 7,
+            Self::CacheHits => 8,
+            Self::Custom(i) => 9 + u32::from(i),
         };
         1_u64.checked_shl(position).unwrap_or(0)
     }
@@ -92,12 +104,16 @@ pub struct EngineSample {
     pub cache_num_blocks: Option<u32>,
     /// LoRA state, if the page has any.
     pub lora: Option<LoraSample>,
+    /// Prompt tokens looked up in the prefix cache since the engine started.
+    pub cache_queries: Option<u64>,
+    /// Of those, found, in whatever tier.
+    pub cache_hits: Option<u64>,
     /// Custom metrics in the order of the engine's list; always finite.
     pub custom: Vec<Option<f64>>,
-    /// Fields for which the page had a usable series.
+    /// Fields for which the page had a usable series; counters of the prefix cache are never here.
     pub found: FieldSet,
     /// Configured fields without a usable series, or with one that did not parse. LoRA is never
-    /// here: an engine without adapters has no such series.
+    /// here: an engine without adapters has no such series. Nor are counters of the prefix cache.
     pub missing: FieldSet,
     /// Lines of interest that are not valid exposition format, or too long.
     pub malformed_lines: u32,
@@ -166,6 +182,8 @@ mod tests {
             Field::CacheInfo,
             Field::CacheBlockSize,
             Field::CacheNumBlocks,
+            Field::CacheQueries,
+            Field::CacheHits,
         ];
         for (n, field) in fixed.into_iter().chain(custom).enumerate() {
             all.insert(field);

@@ -5,7 +5,8 @@
 //! where the pieces were cut.
 //!
 //! Of several series that match a spec the one with the greatest explicit timestamp counts, the
-//! first among equals; series are never summed. Of LoRA series the one with the greatest value
+//! first among equals; series are not summed, but for the counters of the prefix cache, which tell of
+//! all that the server computes, whatever engine and model behind it. Of LoRA series the one with the greatest value
 //! counts. Only gauges and counters have a value; a series of another or of no declared type reads
 //! as 0.
 
@@ -183,6 +184,13 @@ impl Scanner {
         let value = if self.readable[family] { series.value } else { 0.0 };
         for &t in plan.targets_of(family) {
             let target = &plan.targets()[t];
+            if target.field.is_summed() {
+                if series.carries(&target.labels) && value >= 0.0 && value.is_finite() {
+                    let sum = self.picks[t].map_or(value, |before| before.value + value);
+                    self.picks[t] = Some(Pick { value: sum, timestamp: 0, clean: true });
+                }
+                continue;
+            }
             let better = match self.picks[t] {
                 None => true,
                 Some(best) if target.field == Field::Lora => value > best.value,
@@ -228,6 +236,14 @@ impl Scanner {
     fn settle(&mut self) {
         for (target, pick) in self.plan.targets().iter().zip(&self.picks) {
             let sample = &mut self.sample;
+            if target.field.is_summed() {
+                let counted = pick.map(|pick| tokens(pick.value));
+                match target.field {
+                    Field::CacheQueries => add(&mut sample.cache_queries, counted),
+                    _ => add(&mut sample.cache_hits, counted),
+                }
+                continue;
+            }
             let Some(pick) = pick else {
                 if target.field != Field::Lora {
                     sample.missing.insert(target.field);
@@ -247,6 +263,7 @@ impl Scanner {
                     Some(slot) => set(slot, value),
                     None => false,
                 },
+                Field::CacheQueries | Field::CacheHits => continue,
             };
             if usable {
                 sample.found.insert(target.field);
@@ -264,6 +281,19 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
         *slot = value;
     }
     there
+}
+
+/// Adds what there is.
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
+    }
+}
+
+/// A finite number as a count of tokens.
+fn tokens(value: f64) -> u64 {
+    // `as` saturates at both ends.
+    value as u64
 }
 
 /// A finite number as a count: truncated toward zero, negative ones 0.

@@ -36,7 +36,14 @@ impl EngineTable {
             if !named.insert(config.name.as_str()) {
                 return Err(TableError::DuplicateEngine(config.name.clone()));
             }
-            engines.insert(config.name.clone(), engine(config)?);
+            let mut own = engine(config)?;
+            // Parameters have no names for the counters of the prefix cache: nobody meant to take
+            // them away.
+            if let Some(replaced) = engines.remove(&config.name) {
+                own.cache_queries = replaced.cache_queries;
+                own.cache_hits = replaced.cache_hits;
+            }
+            engines.insert(config.name.clone(), own);
         }
         let plans: BTreeMap<String, Arc<Plan>> =
             engines.into_iter().map(|(name, spec)| (name, Arc::new(Plan::new(spec)))).collect();
@@ -159,6 +166,7 @@ fn engine(params: &EngineParams) -> Result<EngineSpec, TableError> {
         cache_block_size: parse("cacheBlockSizeSpec", &params.cache_block_size_spec)?,
         cache_num_blocks: parse("cacheNumBlocksSpec", &params.cache_num_blocks_spec)?,
         custom,
+        ..EngineSpec::default()
     })
 }
 
@@ -200,6 +208,7 @@ mod tests {
         let table = table("engineConfigs: [{name: vllm, queuedRequestsSpec: q}]").unwrap();
         let vllm = table.get("vllm").unwrap().engine();
         assert_eq!(vllm.specs().count(), 1);
+        assert_eq!(vllm.counters().count(), 5, "what parameters do not name stays");
         assert!(table.get("sglang").is_some());
     }
 

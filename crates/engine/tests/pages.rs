@@ -55,6 +55,15 @@ fn recorded_pages_read_as_a_reader_would() {
             "{name}"
         );
         assert_eq!(sample.kv_usage, Some(value_of(page, "vllm:kv_cache_usage_perc")), "{name}");
+        let counted = |name| value_of(page, name) as u64;
+        let hits = counted("vllm:prefix_cache_hits_total")
+            + counted("vllm:external_prefix_cache_hits_total");
+        let queries = counted("vllm:prefix_cache_queries_total");
+        assert_eq!(
+            (sample.cache_queries, sample.cache_hits),
+            (Some(queries), Some(hits)),
+            "{name}"
+        );
         let info = page.lines().find(|l| l.starts_with("vllm:cache_config_info{")).unwrap();
         assert_eq!(sample.cache_block_size, label_of(info, "block_size").parse().ok(), "{name}");
         assert_eq!(
@@ -200,4 +209,34 @@ fn custom_metrics_keep_their_order() {
     let sample = scan(&plan, b"# TYPE m gauge\nm{k=\"2\"} 2.5\nm{k=\"1\"} 1.5\n");
     assert_eq!(sample.custom, [Some(1.5), Some(2.5), None]);
     assert!(sample.found.contains(Field::Custom(1)) && sample.missing.contains(Field::Custom(2)));
+}
+
+#[test]
+fn counters_of_the_prefix_cache_are_added_up() {
+    let scan = |engine: &str, page: &str| {
+        let sample = scan(&plan(engine), page.as_bytes());
+        assert!(!sample.is_useful() && !sample.missing.is_empty(), "they are extra");
+        (sample.cache_queries, sample.cache_hits)
+    };
+    let ranks = "# TYPE vllm:prefix_cache_queries_total counter\n\
+        vllm:prefix_cache_queries_total{engine=\"0\"} 100.0\n\
+        vllm:prefix_cache_queries_total{engine=\"1\"} 50.0\n\
+        vllm:prefix_cache_queries_total{engine=\"2\"} NaN\n\
+        # TYPE vllm:prefix_cache_hits_total counter\n\
+        vllm:prefix_cache_hits_total{engine=\"0\"} 32.0\n\
+        vllm:prefix_cache_hits_total{engine=\"1\"} 16.0\n\
+        # TYPE vllm:external_prefix_cache_hits_total counter\n\
+        vllm:external_prefix_cache_hits_total{engine=\"1\"} 8.0\n";
+    assert_eq!(scan("vllm", ranks), (Some(150), Some(56)));
+    let older = "# TYPE vllm:gpu_prefix_cache_queries_total counter\n\
+        vllm:gpu_prefix_cache_queries_total{model_name=\"m\"} 7.0\n";
+    assert_eq!(scan("vllm", older), (Some(7), None));
+    let sglang = "# TYPE sglang:prompt_tokens_total counter\n\
+        sglang:prompt_tokens_total{is_streaming=\"true\"} 90.0\n\
+        sglang:prompt_tokens_total{is_streaming=\"false\"} 10.0\n\
+        # TYPE sglang:cached_tokens_total counter\n\
+        sglang:cached_tokens_total{cache_source=\"device\"} 20.0\n\
+        sglang:cached_tokens_total{cache_source=\"host\"} 5.0\n";
+    assert_eq!(scan("sglang", sglang), (Some(100), Some(25)));
+    assert_eq!(scan("triton", ranks), (None, None));
 }

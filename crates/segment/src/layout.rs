@@ -86,10 +86,10 @@ pub struct Shape {
 
 impl Default for Shape {
     /// 1,024 slots of two-line rows, room for a 4 MiB topology, 1 MiB each for configuration,
-    /// objectives and model and 64 KiB for the index's parameters, no block table: 14.4 MiB.
+    /// objectives and model and 64 KiB for the index's parameters, no block table: 14.5 MiB.
     fn default() -> Self {
         let documents = [4 << 20, 1 << 20, 1 << 20, 1 << 20, 64 << 10];
-        Self { slots: 1024, row_words: 16, documents, table_words: 0 }
+        Self { slots: 1024, row_words: 24, documents, table_words: 0 }
     }
 }
 

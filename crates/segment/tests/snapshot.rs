@@ -272,5 +272,5 @@ fn shapes_outside_their_limits_are_refused() {
         let error = Writer::open_or_create(dir.path(), shape).unwrap_err();
         assert!(matches!(error, Error::Shape { field: f, .. } if f == field), "{error}");
     }
-    assert_eq!(Shape::default().bytes().unwrap(), 15_090_880);
+    assert_eq!(Shape::default().bytes().unwrap(), 15_221_952);
 }

@@ -83,7 +83,7 @@ pub(super) fn pass(runtime: &Runtime, progress: &mut Progress) -> usize {
         && progress.judges(now_ms)
     {
         for (name, source) in &precise {
-            for notice in source.judge(now_ms, serving.endpoints()) {
+            for notice in source.judge(now_ms, serving.endpoints(), |slot| serving.row(slot)) {
                 envoy_log_warn!("inlane: plugin '{name}': {notice}");
             }
         }

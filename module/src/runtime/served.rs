@@ -9,7 +9,7 @@ use inlane_core::endpoint::{EndpointSet, Slot};
 use inlane_core::plan::Plan;
 use inlane_core::plugin::LoadSource;
 use inlane_core::request::BlockUnit;
-use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_WORDS};
+use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_SCALARS, ROW_WORDS};
 use inlane_plugins::token_producer::{Estimate, Wish};
 use inlane_segment::{Ledger, SlotGeneration, Snapshot};
 
@@ -125,7 +125,7 @@ impl Serving {
                 read.then(|| MetricsRow::from_prefix(&words))
             } else {
                 let mut words = [0; ROW_WORDS];
-                let read = self.snapshot.row(index, &mut words);
+                let read = self.snapshot.row(index, &mut words[..ROW_SCALARS]);
                 read.then(|| MetricsRow::from_words(&words))
             };
             let Some(row) = row else {
@@ -157,10 +157,12 @@ impl Serving {
         Some((unit, plans().map(|plan| plan.block_limit(unit)).max().unwrap_or(0)))
     }
 
-    /// The row of one endpoint.
+    /// The row of one endpoint. Counters are absent where the control plane writes none.
     pub fn row(&self, slot: Slot) -> Option<MetricsRow> {
         let mut words = [0; ROW_WORDS];
-        let read = self.snapshot.row(slot.index, &mut words);
+        let width = self.snapshot.shape().row_words as usize;
+        let width = if width < ROW_WORDS { ROW_SCALARS } else { ROW_WORDS };
+        let read = self.snapshot.row(slot.index, &mut words[..width]);
         read.then(|| MetricsRow::from_words(&words))
     }
 }

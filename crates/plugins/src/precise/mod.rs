@@ -26,8 +26,9 @@ pub mod truth;
 use std::fmt;
 use std::sync::OnceLock;
 
-use inlane_core::endpoint::{EndpointIx, EndpointSet};
+use inlane_core::endpoint::{EndpointIx, EndpointSet, Slot};
 use inlane_core::request::Request;
+use inlane_core::snapshot::MetricsRow;
 
 pub use engines::EngineIndex;
 use keying::Keying;
@@ -106,14 +107,21 @@ impl PreciseSource {
         &self.engines
     }
 
-    /// Judges predictions by what engines reported ([`truth`]); returns what should be said of them.
-    /// For the owner thread, every [`truth::JUDGED_EVERY_MS`]. Costs a look at each endpoint.
-    pub fn judge(&self, now_ms: u64, endpoints: &EndpointSet) -> Vec<String> {
-        self.truth.pass(now_ms, endpoints, |slot| match self.is_attached() {
+    /// Judges predictions by what engines reported, and by what was scraped of their counters, which
+    /// `row` reads ([`truth`]); returns what should be said of them. Times are of the rows' clock. For
+    /// the owner thread, every [`truth::JUDGED_EVERY_MS`]. Costs a look at each endpoint.
+    pub fn judge(
+        &self,
+        now_ms: u64,
+        endpoints: &EndpointSet,
+        row: impl Fn(Slot) -> Option<MetricsRow>,
+    ) -> Vec<String> {
+        let known = |slot| match self.is_attached() {
             // What an index of one's own holds is its own affair: only that it answered is known.
             true => Known::Blocks(1),
             false => self.engines.held(slot).map_or(Known::NoIndex, Known::Blocks),
-        })
+        };
+        self.truth.pass(now_ms, endpoints, known, row)
     }
 
     fn get(&self) -> &dyn PreciseIndex {

@@ -19,6 +19,7 @@ use super::parameters::Parameters;
 use super::score::{Standing, TierWeights, Walk};
 use super::stats::LookupStats;
 use super::truth::Sample;
+use super::truth::counters::Served;
 use super::{Inquiry, PreciseIndex, PreciseSource};
 use crate::{PREFILL_PROFILE, token_producer};
 
@@ -249,7 +250,11 @@ impl PostChoice for PrecisePrefixCacheProducer {
         // Where another endpoint computes the prompt, its blocks come from there and not from the
         // cache. Of several prompts vLLM reports what it found of one, beside the length of all.
         if let (Some(endpoint), None, 1) = (destination, prefill, lookup.ends.len()) {
-            effects.extend(self.prediction(lookup, endpoint).map(Effect::Keep));
+            let tokens = cx.request.prompts.first().map_or(0, |prompt| prompt.token_count());
+            let slot = cx.endpoints.get(endpoint).map(|chosen| chosen.slot);
+            let window = slot.map_or(0, |slot| self.source.truth.window(slot));
+            let prediction = self.prediction(lookup, endpoint, tokens, window);
+            effects.extend(prediction.map(Effect::Keep));
         }
         if self.speculative_ms.is_none() {
             return;
@@ -273,32 +278,46 @@ impl PostChoice for PrecisePrefixCacheProducer {
 }
 
 impl PrecisePrefixCacheProducer {
-    /// What the index says of an endpoint: tokens held in one tier, tokens held at all.
-    fn prediction(&self, lookup: &Lookup, endpoint: EndpointIx) -> Option<Kept> {
+    /// What the index says of an endpoint: tokens held in one tier, tokens held at all; beside it the
+    /// tokens of the prompt, and the window of the truth check. All are exact up to 2^24.
+    fn prediction(
+        &self,
+        lookup: &Lookup,
+        endpoint: EndpointIx,
+        prompt: u64,
+        window: u64,
+    ) -> Option<Kept> {
         let Sum { blocks, tiers, .. } = lookup.sums.get(endpoint as usize)?;
         let tokens =
             |blocks: u32| (u64::from(blocks) * u64::from(self.keying.block_tokens())) as f32;
         let mut values = [0.0; KEPT];
         values[0] = tokens(tiers.gpu.max(tiers.cpu).max(tiers.other));
         values[1] = tokens(*blocks);
+        values[2] = prompt as f32;
+        values[3] = window as f32;
         Some(Kept { plugin: self.instance, endpoint, values })
     }
 }
 
 impl AfterResponse for PrecisePrefixCacheProducer {
-    /// Holds the engine's report against what was predicted.
+    /// Holds the engine's report against what was predicted, and notes what to hold against its
+    /// counters.
     fn complete(&self, cx: &Responding<'_>) {
-        let (Some(prompt), Some(served)) = (cx.prompt_tokens, cx.endpoint) else { return };
-        if cx.status != 200 || !cx.complete || !(cx.tells_cached || cx.cached_tokens.is_some()) {
-            return;
-        }
+        let Some(served) = cx.endpoint.filter(|_| cx.status == 200 && cx.complete) else { return };
+        let tells = cx.tells_cached || cx.cached_tokens.is_some();
         for kept in cx.kept_by(self.instance) {
             if cx.endpoints.get(kept.endpoint).is_none_or(|chosen| chosen.slot != served.slot) {
                 continue;
             }
-            let [at_least, at_most, ..] = kept.values.map(|tokens| tokens as u64);
-            let sample = Sample { at_least, at_most, prompt, reported: cx.cached_tokens };
-            self.source.truth.count(served.slot, sample);
+            let [at_least, at_most, tokens, window, ..] = kept.values.map(|value| value as u64);
+            // Streams tell of their tokens only where they are asked to.
+            let prompt = cx.prompt_tokens.unwrap_or(tokens);
+            let answered = Served { window, at_least, at_most, prompt };
+            self.source.truth.served(served.slot, answered);
+            if let Some(prompt) = cx.prompt_tokens.filter(|_| tells) {
+                let sample = Sample { at_least, at_most, prompt, reported: cx.cached_tokens };
+                self.source.truth.count(served.slot, sample);
+            }
         }
     }
 }

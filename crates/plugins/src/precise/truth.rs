@@ -24,18 +24,26 @@
 //! prompts, of which vLLM reports one, say nothing.
 //!
 //! Some versions of vLLM leave the number out where it is 0. So an endpoint that has never reported any
-//! is not judged by its silence.
+//! is not judged by its silence, but by its counters.
+//!
+//! Engines that report nothing at all are held against their own counters ([`counters`]).
 //!
 //! Workers count into atomics; the owner thread judges (`Truth::pass`). A decision costs one load
 //! per endpoint that the index credits.
 
+mod cells;
+pub(super) mod counters;
+mod report;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use inlane_core::endpoint::{EndpointSet, Slot};
-use inlane_core::exposition::Exposition;
+use inlane_core::snapshot::MetricsRow;
 
+use self::cells::{Cell, Cells, Counts};
+use self::counters::{Disagreement, Served, Window};
 use super::repeats::Repeats;
 
 /// Tokens from which on a prediction or a report says something.
@@ -66,98 +74,13 @@ pub(super) struct Sample {
     pub(super) reported: Option<u64>,
 }
 
-/// Counts of one endpoint. Only ever grow while the slot has the same tenant.
-#[derive(Debug, Default)]
-struct Cell {
-    /// Generation of the endpoint that is counted.
-    tenant: AtomicU64,
-    predictions: AtomicU64,
-    refuted: AtomicU64,
-    reports: AtomicU64,
-    missed: AtomicU64,
-    /// Responses without a number, of an endpoint that has never given one.
-    silent: AtomicU64,
-    predicted_tokens: AtomicU64,
-    reported_tokens: AtomicU64,
-    has_reported: AtomicBool,
-    distrusted: AtomicBool,
-}
-
-impl Cell {
-    fn counts(&self) -> Counts {
-        Counts {
-            predictions: self.predictions.load(Relaxed),
-            refuted: self.refuted.load(Relaxed),
-            reports: self.reports.load(Relaxed),
-            missed: self.missed.load(Relaxed),
-        }
-    }
-
-    /// A new tenant starts anew. Two workers that see it at the same time lose each other a count.
-    fn welcome(&self, generation: u64) {
-        if self.tenant.swap(generation, Relaxed) == generation {
-            return;
-        }
-        for count in [
-            &self.predictions,
-            &self.refuted,
-            &self.reports,
-            &self.missed,
-            &self.silent,
-            &self.predicted_tokens,
-            &self.reported_tokens,
-        ] {
-            count.store(0, Relaxed);
-        }
-        self.has_reported.store(false, Relaxed);
-        self.distrusted.store(false, Relaxed);
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Counts {
-    predictions: u64,
-    refuted: u64,
-    reports: u64,
-    missed: u64,
-}
-
-impl Counts {
-    fn since(self, before: Self) -> Self {
-        Self {
-            predictions: self.predictions.saturating_sub(before.predictions),
-            refuted: self.refuted.saturating_sub(before.refuted),
-            reports: self.reports.saturating_sub(before.reports),
-            missed: self.missed.saturating_sub(before.missed),
-        }
-    }
-
-    /// Takes half of what came since `self` as said.
-    fn halfway_to(self, now: Self) -> Self {
-        let mean = |a: u64, b: u64| a + b.saturating_sub(a) / 2;
-        Self {
-            predictions: mean(self.predictions, now.predictions),
-            refuted: mean(self.refuted, now.refuted),
-            reports: mean(self.reports, now.reports),
-            missed: mean(self.missed, now.missed),
-        }
-    }
-
-    fn is_refuted(self) -> bool {
-        self.predictions >= SAMPLES && self.refuted * 5 >= self.predictions * 4
-    }
-
-    fn is_missed(self) -> bool {
-        self.reports >= SAMPLES && self.missed * 5 >= self.reports * 4
-    }
-}
-
 /// What the owner thread remembers of an endpoint between two looks.
 #[derive(Debug, Default)]
 struct Judged {
-    tenant: u64,
+    slot: Option<Slot>,
     /// Counts before what is judged.
     base: Counts,
+    window: Window,
     halved_ms: u64,
     distrusted_until_ms: Option<u64>,
     said_ms: Option<u64>,
@@ -175,7 +98,7 @@ pub(super) enum Known {
 /// Counts of one producer, and its verdicts.
 #[derive(Debug, Default)]
 pub struct Truth {
-    cells: OnceLock<Box<[Cell]>>,
+    cells: Cells,
     repeats: Repeats,
     owner: Mutex<Owner>,
     verdicts: [AtomicU64; 3],
@@ -196,10 +119,7 @@ const NEVER_FOUND: usize = 2;
 impl Truth {
     /// Counts what a response had to say of the endpoint in `slot`.
     pub(super) fn count(&self, slot: Slot, sample: Sample) {
-        // Made with the first response: who has no precise producer has no cells.
-        let cells = self.cells.get_or_init(|| (0..SLOTS).map(|_| Cell::default()).collect());
-        let Some(cell) = cells.get(slot.index as usize) else { return };
-        cell.welcome(tenant(slot));
+        let Some(cell) = self.cells.make(slot) else { return };
         let add = |count: &AtomicU64, value: u64| count.fetch_add(value, Relaxed);
         let reported = match sample.reported {
             Some(reported) => {
@@ -226,12 +146,22 @@ impl Truth {
         }
     }
 
+    /// The window of the endpoint in `slot` in which a request is decided on now.
+    pub(super) fn window(&self, slot: Slot) -> u64 {
+        self.cells.get(slot).map_or(0, |cell| cell.tally.window())
+    }
+
+    /// Counts a request that the endpoint in `slot` answered in full, to hold it against the engine's
+    /// counters.
+    pub(super) fn served(&self, slot: Slot, served: Served) {
+        if let Some(cell) = self.cells.make(slot) {
+            cell.tally.add(served);
+        }
+    }
+
     /// Whether what the index says of this endpoint is not to be believed for now.
     pub(super) fn distrusts(&self, slot: Slot) -> bool {
-        let cell = self.cells.get().and_then(|cells| cells.get(slot.index as usize));
-        cell.is_some_and(|cell| {
-            cell.distrusted.load(Relaxed) && cell.tenant.load(Relaxed) == tenant(slot)
-        })
+        self.cells.get(slot).is_some_and(|cell| cell.distrusted.load(Relaxed))
     }
 
     /// Notes that a prompt was looked up whose front has this key, and whether anybody had it.
@@ -240,29 +170,28 @@ impl Truth {
     }
 
     /// Judges what was counted; returns what should be said of it. `known` tells what the index
-    /// knows of a slot, or with `None` of all of them. For the owner thread, every [`JUDGED_EVERY_MS`].
+    /// knows of a slot, or with `None` of all of them; `row` what was scraped. For the owner thread, every [`JUDGED_EVERY_MS`].
     pub(super) fn pass(
         &self,
         now_ms: u64,
         endpoints: &EndpointSet,
         known: impl Fn(Option<u16>) -> Known,
+        row: impl Fn(Slot) -> Option<MetricsRow>,
     ) -> Vec<String> {
         let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
         let mut notices = Vec::new();
-        let cells = self.cells.get().map_or(&[][..], |cells| &cells[..]);
         for endpoint in endpoints.as_slice() {
             let slot = endpoint.slot;
-            let Some(cell) = cells.get(slot.index as usize) else { continue };
-            if cell.tenant.load(Relaxed) != tenant(slot) {
-                continue;
-            }
+            let Some(cell) = self.cells.get(slot) else { continue };
             let judged = owner.judged.entry(slot.index).or_default();
-            if judged.tenant != tenant(slot) {
-                let (tenant, halved_ms) = (tenant(slot), now_ms);
-                *judged = Judged { tenant, halved_ms, ..Judged::default() };
+            if judged.slot != Some(slot) {
+                *judged = Judged { slot: Some(slot), halved_ms: now_ms, ..Judged::default() };
             }
+            // Engines that report are held to their reports.
+            let row = row(slot).filter(|_| !cell.has_reported.load(Relaxed));
+            let counted = row.and_then(|row| judged.window.look(&cell.tally, &row, now_ms));
             let known = || known(u16::try_from(slot.index).ok());
-            notices.extend(self.judge(&endpoint.id, cell, judged, now_ms, known));
+            notices.extend(self.judge(&endpoint.id, cell, judged, counted, now_ms, known));
         }
         let Owner { judged, endpoints: seen, .. } = &mut *owner;
         seen.clear();
@@ -287,6 +216,7 @@ impl Truth {
         id: &str,
         cell: &Cell,
         judged: &mut Judged,
+        counted: Option<Disagreement>,
         now_ms: u64,
         known: impl Fn() -> Known,
     ) -> Option<String> {
@@ -297,8 +227,9 @@ impl Truth {
                 return None;
             }
             judged.base = counts;
-            if since.is_refuted() {
+            if since.is_refuted() || matches!(counted, Some(Disagreement::Refuted { .. })) {
                 judged.distrusted_until_ms = Some(now_ms + COOL_DOWN_MS);
+                judged.window.begin(&cell.tally, now_ms);
                 return None;
             }
             judged.distrusted_until_ms = None;
@@ -309,101 +240,54 @@ impl Truth {
             judged.halved_ms = now_ms;
             judged.base = judged.base.halfway_to(counts);
         }
-        if since.is_refuted() {
+        let refuted = match counted {
+            _ if since.is_refuted() => Some(format!(
+                "{} of {} prompts were cached to less than half of it",
+                since.refuted, since.predictions
+            )),
+            Some(Disagreement::Refuted { requests, predicted, found }) => Some(format!(
+                "by its counters it found at most {found} of {predicted} tokens, in {requests} prompts"
+            )),
+            _ => None,
+        };
+        if let Some(refuted) = refuted {
             judged.base = counts;
+            judged.window.begin(&cell.tally, now_ms);
             judged.distrusted_until_ms = Some(now_ms + COOL_DOWN_MS);
             cell.distrusted.store(true, Relaxed);
             self.verdicts[REFUTED].fetch_add(1, Relaxed);
             return Some(format!(
-                "{id} does not confirm what the index predicts: {} of {} prompts were cached to less \
-                 than half of it. Either its events are another server's (topic, port), or its cache \
-                 is off or was emptied without saying so. Its matches count for nothing for {} s",
-                since.refuted,
-                since.predictions,
+                "{id} does not confirm what the index predicts: {refuted}. Either its events are \
+                 another server's (topic, port), or its cache is off or was emptied without saying so. \
+                 Its matches count for nothing for {} s",
                 COOL_DOWN_MS / 1_000
             ));
         }
-        if since.is_missed() && judged.said_ms.is_none_or(|said| now_ms - said >= SAID_AGAIN_MS) {
-            judged.base = counts;
-            judged.said_ms = Some(now_ms);
-            self.verdicts[MISSED].fetch_add(1, Relaxed);
-            return Some(format!(
-                "{id} finds prompts in its cache that the index does not predict, {} of {}: {}",
-                since.missed,
-                since.reports,
-                cause(known(), since.predictions > 0)
-            ));
+        if judged.said_ms.is_some_and(|said| now_ms - said < SAID_AGAIN_MS) {
+            return None;
         }
-        None
-    }
-
-    /// Adds the families, per endpoint of the pool that has said something.
-    pub(super) fn collect(&self, page: &mut Exposition, producer: &str) {
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        let cells = self.cells.get().map_or(&[][..], |cells| &cells[..]);
-        for (id, slot) in &owner.endpoints {
-            let Some(cell) = cells.get(slot.index as usize) else { continue };
-            if cell.tenant.load(Relaxed) != tenant(*slot) {
-                continue;
+        let (missed, some_match) = match counted {
+            _ if since.is_missed() => {
+                (format!("{} of {}", since.missed, since.reports), since.predictions > 0)
             }
-            let labels = [("plugin_name", producer), ("endpoint", id.as_str())];
-            for (name, help, count) in [
-                (
-                    "inlane_precise_predicted_tokens_total",
-                    "Prompt tokens that the index said the endpoint had cached, at least.",
-                    &cell.predicted_tokens,
+            Some(Disagreement::Missed { requests, predicted, found }) => (
+                format!(
+                    "by its counters at least {found} tokens of {requests} prompts, and {predicted} \
+                     were predicted"
                 ),
-                (
-                    "inlane_precise_reported_tokens_total",
-                    "Prompt tokens that the engine reported as cached.",
-                    &cell.reported_tokens,
-                ),
-                (
-                    "inlane_precise_refuted_total",
-                    "Predictions that the engine did not confirm to half.",
-                    &cell.refuted,
-                ),
-                (
-                    "inlane_precise_missed_total",
-                    "Hits reported by the engine that the index had not predicted to half.",
-                    &cell.missed,
-                ),
-                (
-                    "inlane_precise_unreported_total",
-                    "Responses of an endpoint that has never reported cached tokens.",
-                    &cell.silent,
-                ),
-            ] {
-                page.counter(name, help, &labels, count.load(Relaxed) as f64);
-            }
-            page.gauge(
-                "inlane_precise_distrusted",
-                "1 while the matches of the endpoint count for nothing, else 0.",
-                &labels,
-                f64::from(u8::from(cell.distrusted.load(Relaxed))),
-            );
-        }
-        for (verdict, count) in ["refuted", "missed", "never_found"].iter().zip(&self.verdicts) {
-            page.counter(
-                "inlane_precise_verdicts_total",
-                "Times that predictions and reports were found to disagree.",
-                &[("plugin_name", producer), ("verdict", verdict)],
-                count.load(Relaxed) as f64,
-            );
-        }
-        let (repeats, found) = self.repeats.totals();
-        for (name, help, value) in [
-            ("inlane_precise_repeats_total", "Prompts that began as one before.", repeats),
-            ("inlane_precise_repeats_found_total", "Of those, found at some endpoint.", found),
-        ] {
-            page.counter(name, help, &[("plugin_name", producer)], value as f64);
-        }
+                predicted > 0,
+            ),
+            _ => return None,
+        };
+        judged.base = counts;
+        judged.window.begin(&cell.tally, now_ms);
+        judged.said_ms = Some(now_ms);
+        self.verdicts[MISSED].fetch_add(1, Relaxed);
+        Some(format!(
+            "{id} finds prompts in its cache that the index does not predict, {missed}: {}",
+            cause(known(), some_match)
+        ))
     }
-}
-
-/// Never 0, which is nobody.
-fn tenant(slot: Slot) -> u64 {
-    u64::from(slot.generation) + 1
 }
 
 /// The likeliest reason for matches that should be there.
@@ -430,6 +314,8 @@ fn cause(known: Known, some_match: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use inlane_core::exposition::Exposition;
+    use inlane_core::snapshot::CacheCounters;
 
     use super::*;
     use crate::testing::endpoint_in;
@@ -448,7 +334,23 @@ mod tests {
 
     /// Passes at `second`.
     fn pass(truth: &Truth, second: u64) -> Vec<String> {
-        truth.pass(second * 1_000, &pool(), |_| Known::Blocks(7))
+        truth.pass(second * 1_000, &pool(), |_| Known::Blocks(7), |_| None)
+    }
+
+    /// Passes at `second`, with the counters of an engine that was scraped just before.
+    fn pass_with(truth: &Truth, second: u64, queries: u64, hits: u64) -> Vec<String> {
+        let now_ms = second * 1_000;
+        let cache = CacheCounters { queries, hits };
+        let row = MetricsRow { cache, scraped_at_ms: now_ms - 50, ..MetricsRow::default() };
+        truth.pass(now_ms, &pool(), |_| Known::Blocks(7), |_| Some(row))
+    }
+
+    /// Answers a request of 1,000 tokens without a word of what was cached.
+    fn serve(truth: &Truth, predicted: u64) {
+        let window = truth.window(SLOT);
+        let served = Served { window, at_least: predicted, at_most: predicted, prompt: 1_000 };
+        truth.served(SLOT, served);
+        truth.count(SLOT, sample(predicted, None));
     }
 
     #[test]
@@ -510,6 +412,69 @@ mod tests {
     }
 
     #[test]
+    fn who_reports_nothing_is_held_against_its_counters() {
+        let truth = Truth::default();
+        serve(&truth, 512);
+        assert!(pass_with(&truth, 10, 5_077, 1_600).is_empty());
+        (0..16).for_each(|_| serve(&truth, 512));
+        assert!(pass_with(&truth, 15, 21_077, 1_600).is_empty(), "not covered yet");
+        let notices = pass_with(&truth, 20, 21_077, 1_600);
+        let text = "default/p1 does not confirm what the index predicts: by its counters it found at \
+                    most 0 of 8192 tokens, in 16 prompts. Either its events";
+        assert!(notices.len() == 1 && notices[0].starts_with(text), "{notices:?}");
+        assert!(truth.distrusts(SLOT));
+        // It goes on, in another window.
+        (0..16).for_each(|_| serve(&truth, 512));
+        assert!((5..=17).all(|n| pass_with(&truth, n * 5, 37_077, 1_700).is_empty()));
+        assert!(truth.distrusts(SLOT), "another minute");
+        (0..16).for_each(|_| serve(&truth, 512));
+        let notices: Vec<_> =
+            (18..=40).flat_map(|n| pass_with(&truth, n * 5, 53_077, 9_892)).collect();
+        assert_eq!(notices, ["what the index says of default/p1 counts again"]);
+        assert!(!truth.distrusts(SLOT));
+        let mut page = Exposition::default();
+        truth.collect(&mut page, "p");
+        let text = page.render();
+        let labels = "{plugin_name=\"p\",endpoint=\"default/p1\"}";
+        for line in [
+            format!("inlane_precise_counted_prompt_tokens_total{labels} 49000"),
+            format!("inlane_precise_counted_predicted_tokens_total{labels} 25088"),
+            format!("inlane_precise_engine_queried_tokens_total{labels} 53077"),
+            format!("inlane_precise_engine_found_tokens_total{labels} 9892"),
+        ] {
+            assert!(text.contains(&line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn hits_that_only_counters_show_are_said_with_the_cause() {
+        let truth = Truth::default();
+        serve(&truth, 0);
+        pass_with(&truth, 10, 5_077, 1_600);
+        (0..20).for_each(|_| serve(&truth, 0));
+        pass_with(&truth, 15, 25_077, 11_840);
+        let notices = pass_with(&truth, 20, 25_077, 11_840);
+        let text = "default/p1 finds prompts in its cache that the index does not predict, by its \
+                    counters at least 10240 tokens of 20 prompts, and 0 were predicted: events arrive, \
+                    but no prompt matches";
+        assert!(notices.len() == 1 && notices[0].starts_with(text), "{notices:?}");
+        assert!(!truth.distrusts(SLOT));
+    }
+
+    #[test]
+    fn reports_are_believed_before_counters() {
+        let truth = Truth::default();
+        truth.count(SLOT, sample(512, 512));
+        pass_with(&truth, 10, 5_077, 1_600);
+        (0..20).for_each(|_| serve(&truth, 512));
+        (0..20).for_each(|_| truth.count(SLOT, sample(512, 512)));
+        for second in 3..6 {
+            assert!(pass_with(&truth, second * 5, 25_077, 1_600).is_empty());
+        }
+        assert!(!truth.distrusts(SLOT));
+    }
+
+    #[test]
     fn the_last_token_is_never_cached() {
         let truth = Truth::default();
         let whole = Sample { at_least: 128, at_most: 128, prompt: 128, reported: Some(64) };
@@ -527,10 +492,11 @@ mod tests {
         ] {
             let truth = Truth::default();
             (0..20).for_each(|_| truth.count(SLOT, sample(predicted, 512)));
-            let notices = truth.pass(10_000, &pool(), |slot| {
+            let known = |slot| {
                 assert_eq!(slot, Some(1));
                 known
-            });
+            };
+            let notices = truth.pass(10_000, &pool(), known, |_| None);
             assert_eq!(notices.len(), 1);
             assert!(notices[0].contains(text), "{notices:?}");
             assert!(!truth.distrusts(SLOT));
@@ -545,10 +511,11 @@ mod tests {
         for second in 0..30 {
             truth.looked_up(77, false, second * 1_000);
         }
-        let notices = truth.pass(30_000, &pool(), |slot| {
+        let known = |slot| {
             assert_eq!(slot, None);
             Known::Blocks(0)
-        });
+        };
+        let notices = truth.pass(30_000, &pool(), known, |_| None);
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert!(notices[0].contains("no event has arrived"), "{notices:?}");
     }

@@ -64,6 +64,12 @@ pub struct Config {
     /// How many different adapters may run at once.
     #[arg(long, default_value_t = 1, value_parser = at_least_one(), help_heading = MODEL)]
     pub max_loras: u32,
+    /// Whether answers tell how much of the prompt was cached; =false is what vLLM does unless it is told to.
+    #[arg(
+        long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", help_heading = MODEL
+    )]
+    pub enable_prompt_tokens_details: bool,
     /// Longest prompt and answer together, in tokens. The default lets large test bodies through.
     #[arg(long, default_value_t = 1 << 20, value_parser = at_least_one(), help_heading = MODEL)]
     pub max_model_len: u32,
@@ -215,6 +221,7 @@ impl Default for Config {
             served_model_name: Vec::new(),
             lora_modules: Vec::new(),
             max_loras: 1,
+            enable_prompt_tokens_details: true,
             max_model_len: 1 << 20,
             tokenizer: None,
             mode: Mode::Random,

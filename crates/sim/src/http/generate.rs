@@ -128,25 +128,21 @@ impl Generation {
         let replies: Vec<_> = self.jobs.iter().map(|(job, _)| Arc::clone(&job.reply)).collect();
         let running = pod.submit(self.jobs)?;
         let counts = |index: usize| index.is_multiple_of(self.copies);
+        let cached = pod.config.enable_prompt_tokens_details.then_some(0);
+        let mut usage = Usage { prompt: self.prompt_tokens, completion: 0, cached };
         if self.stream {
             let limit = pod.tunables().fault_reset_after_tokens as usize;
             let fault = (limit > 0).then(|| stream::Fault::new(limit, connection.clone()));
             let choices = running.into_iter().zip(replies).enumerate();
             let choices =
                 choices.map(|(at, (job, reply))| stream::Choice::new(job, reply, counts(at)));
-            let events = EventStream::new(
-                &self.answer,
-                choices.collect(),
-                self.prompt_tokens,
-                self.include_usage,
-                fault,
-            );
+            let events =
+                EventStream::new(&self.answer, choices.collect(), usage, self.include_usage, fault);
             let mut response = Response::new(Payload::Events(Box::new(events)));
             response.headers_mut().insert(hyper::header::CONTENT_TYPE, respond::EVENTS);
             return Ok(response);
         }
         let ends = ends(&running).await;
-        let mut usage = Usage { prompt: self.prompt_tokens, completion: 0, cached: Some(0) };
         let mut transfer = None;
         let mut choices = Vec::with_capacity(ends.len());
         for (index, (end, reply)) in ends.iter().zip(&replies).enumerate() {

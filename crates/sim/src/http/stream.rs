@@ -74,7 +74,7 @@ impl EventStream {
     pub(super) fn new(
         answer: &Answer,
         choices: Vec<Choice>,
-        prompt_tokens: usize,
+        usage: Usage,
         include_usage: bool,
         fault: Option<Fault>,
     ) -> Self {
@@ -82,7 +82,7 @@ impl EventStream {
             api: answer.api,
             head: answer.chunk_head(),
             choices,
-            usage: Usage { prompt: prompt_tokens, completion: 0, cached: Some(0) },
+            usage,
             include_usage,
             fault,
             done: false,

@@ -210,6 +210,21 @@ fn repeated_prompts_are_cached() {
 }
 
 #[test]
+fn what_was_cached_need_not_be_told() {
+    let config = Config { enable_prompt_tokens_details: false, ..config() };
+    let (_cluster, address) = one(config);
+    let prompt = "word ".repeat(100);
+    for _ in 0..2 {
+        let json = post(address, "/v1/completions", &exactly(prompt.trim(), 1)).json();
+        assert_eq!(json["usage"]["prompt_tokens_details"], Value::Null);
+        assert!(json["usage"]["prompt_tokens"].is_u64());
+    }
+    let stream = r#"{"model":"random","stream":true,"stream_options":{"include_usage":true},"prompt":"hi","max_tokens":1}"#;
+    let answer = post(address, "/v1/completions", stream);
+    assert!(answer.body.contains(r#""prompt_tokens_details":null"#), "{}", answer.body);
+}
+
+#[test]
 fn a_cache_can_be_switched_off() {
     let (_cluster, address) = one(Config { enable_kvcache: false, ..config() });
     let prompt = "word ".repeat(100);
