@@ -26,7 +26,7 @@
 //! Some versions of vLLM leave the number out where it is 0. So an endpoint that has never reported any
 //! is not judged by its silence, but by its counters.
 //!
-//! Engines that report nothing at all are held against their own counters ([`counters`]).
+//! Engines that report nothing at all are held against their own counters (`counters`).
 //!
 //! Workers count into atomics; the owner thread judges (`Truth::pass`). A decision costs one load
 //! per endpoint that the index credits.
