@@ -8,26 +8,25 @@ mod mirror;
 use std::fs;
 use std::path::Path;
 
-#[test]
-fn the_corpus_is_survived() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/files");
+/// Gives a target every input of its corpus.
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut inputs = 0;
     for entry in fs::read_dir(corpus).expect("the corpus is in the tree") {
-        exercise::files(&fs::read(entry.expect("an entry").path()).expect("an input"));
+        run(&fs::read(entry.expect("an entry").path()).expect("an input"));
         inputs += 1;
     }
     assert!(inputs >= 10, "{inputs} inputs");
 }
 
 #[test]
+fn the_corpus_is_survived() {
+    replay("files", exercise::files);
+}
+
+#[test]
 fn any_history_of_a_mirror_is_survived() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/mirror");
-    let mut inputs = 0;
-    for entry in fs::read_dir(corpus).expect("the corpus is in the tree") {
-        mirror::mirror(&fs::read(entry.expect("an entry").path()).expect("an input"));
-        inputs += 1;
-    }
-    assert!(inputs >= 10, "{inputs} inputs");
+    replay("mirror", mirror::mirror);
     // And histories that nobody has chosen.
     let mut state = 1_u64;
     for _ in 0..200 {
