@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{ADAPTERS, MODEL};
+use crate::fixtures::steps::{self, Answered};
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -62,27 +62,6 @@ impl Step {
     }
 }
 
-/// A line of `steps.jsonl`.
-#[derive(Deserialize)]
-struct Line<'a> {
-    id: String,
-    #[serde(borrow)]
-    request: Option<Request<'a>>,
-    response: Option<Response>,
-}
-
-#[derive(Deserialize)]
-struct Request<'a> {
-    path: Option<String>,
-    #[serde(borrow)]
-    body: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Response {
-    status: u16,
-}
-
 /// The requests of a recorded run that were answered with 200, as they were sent.
 ///
 /// # Errors
@@ -91,11 +70,9 @@ pub fn recorded(run: &Path) -> io::Result<Vec<Step>> {
     let text = fs::read_to_string(run.join("steps.jsonl"))?;
     let mut steps = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let line: Line<'_> = serde_json::from_str(line)?;
-        let answered = line.response.is_some_and(|response| response.status == 200);
-        let Some(Request { path: Some(path), body: Some(body) }) = line.request else { continue };
-        if answered {
-            steps.push(Step { name: line.id, path, body: body.get().to_owned() });
+        let line: steps::Step<'_> = serde_json::from_str(line)?;
+        if let Some(Answered { id, path, body, .. }) = line.answered() {
+            steps.push(Step { name: id, path, body: body.to_owned() });
         }
     }
     Ok(steps)
