@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use inlane_cli::lab::{Bootstrap, Plan};
-use inlane_integration::scenario::{Scenario, config, exposition, pods};
+use inlane_cli::lab::Plan;
+use inlane_integration::scenario::{Scenario, config, exposition, patient, pods};
 
 fn start() -> Scenario {
     Scenario::start(Plan {
@@ -13,8 +13,7 @@ fn start() -> Scenario {
             ("prefix-cache-scorer", 5),
             ("max-score-picker", 0),
         ]),
-        // A busy machine is no reason to leave the prefix out.
-        bootstrap: Bootstrap { settings: "decisionBudget: 10s".into(), ..Bootstrap::default() },
+        bootstrap: patient(),
         ..Plan::default()
     })
 }

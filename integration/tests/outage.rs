@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use inlane_cli::lab::{Binaries, Bootstrap, Client, Lab, Plan, Process, process};
+use inlane_cli::lab::{Binaries, Client, Lab, Plan, Process, process};
 use inlane_core::snapshot::Topology;
-use inlane_integration::scenario::{Scenario, config};
+use inlane_integration::scenario::{Scenario, config, patient};
 use inlane_kv::extras::Extras;
 use inlane_kv::keys::{Algorithm, Hasher};
 use inlane_segment::mapped::MappedView;
@@ -167,11 +167,8 @@ impl World {
             "prefix-cache-scorer {prefixMatchInfoProducerName: precise-prefix-cache-producer}";
         let profile =
             config::profile(&[(scorer, 10), ("active-request-scorer", 1), ("max-score-picker", 0)]);
-        // A busy machine is no reason to decide without looking.
-        let bootstrap =
-            Bootstrap { settings: "decisionBudget: 10s".into(), ..Bootstrap::default() };
         let config = config::declare(&profile, &producer);
-        let plan = Plan { pods: 0, config, bootstrap, ..Plan::default() };
+        let plan = Plan { pods: 0, config, bootstrap: patient(), ..Plan::default() };
         let binaries = Binaries::find(&plan.envoy).unwrap();
         let mut lab = Lab::prepare_with(plan, binaries.clone()).unwrap();
         let endpoints = lab.endpoints_file();

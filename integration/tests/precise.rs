@@ -8,7 +8,7 @@ use std::time::Duration;
 use inlane_cli::lab::{Lab, Plan};
 use inlane_core::request::{Prompt, Request};
 use inlane_core::snapshot::{ConfigDocument, IndexDocument, Topology, TopologyEndpoint};
-use inlane_integration::scenario::{Scenario, config};
+use inlane_integration::scenario::{Scenario, config, patient};
 use inlane_plugins::precise::keying::Keying;
 use inlane_plugins::precise::parameters::HashAlgorithm;
 use inlane_segment::mapped::MappedWords;
@@ -92,7 +92,7 @@ fn plan(parameters: &str) -> Plan {
     let scorer = "prefix-cache-scorer {prefixMatchInfoProducerName: precise-prefix-cache-producer}";
     let profile =
         config::profile(&[(scorer, 10), ("active-request-scorer", 1), ("max-score-picker", 0)]);
-    Plan { config: config::declare(&profile, &producer), ..Plan::default() }
+    Plan { config: config::declare(&profile, &producer), bootstrap: patient(), ..Plan::default() }
 }
 
 /// Pods, the control plane and an Envoy that serves.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use inlane_cli::lab::Plan;
-use inlane_integration::scenario::{Scenario, config, load};
+use inlane_integration::scenario::{Scenario, config, load, patient};
 
 #[test]
 fn routing_follows_the_queue() {
@@ -81,6 +81,7 @@ fn seven_of_seven_find_their_prefix() {
             ("max-score-picker", 0),
         ]),
         pod_args: ["--max-num-seqs", "64"].map(String::from).into(),
+        bootstrap: patient(),
         ..Plan::default()
     });
     let prompt = "verify-prefix ".repeat(400);

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use inlane_cli::lab::{Lab, Plan};
-use inlane_integration::scenario::{Scenario, config, load, pods};
+use inlane_integration::scenario::{Scenario, config, load, patient, pods};
 
 /// A plan with one window of that length at a time.
 fn burst(window_ms: u32) -> Plan {
@@ -17,6 +17,7 @@ fn burst(window_ms: u32) -> Plan {
         pods: 4,
         config: config::declare(&profile, &producer),
         control_args: vec!["--allow-experimental-plugins".to_owned()],
+        bootstrap: patient(),
         ..Plan::default()
     }
 }

@@ -13,8 +13,14 @@ pub mod pods;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use inlane_cli::lab::{Lab, Plan};
+use inlane_cli::lab::{Bootstrap, Lab, Plan};
 use serde_json::Value;
+
+/// The shipped bootstrap with a decision budget that no machine is too busy for: for tests of what is
+/// decided, which a thread that was stopped for a moment must not turn into `load-only`.
+pub fn patient() -> Bootstrap {
+    Bootstrap { settings: "decisionBudget: 10s".into(), ..Bootstrap::default() }
+}
 
 /// A lab whose bookings are checked at the end.
 #[derive(Debug)]
