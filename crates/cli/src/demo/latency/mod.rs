@@ -19,6 +19,9 @@ pub const PREDICTED: &str = include_str!("predicted.yaml");
 /// The profile that it is compared with.
 pub const LOAD: &str = include_str!("load.yaml");
 
+/// Requests whose errors the control plane's averages are of.
+const SCORED: usize = 500;
+
 /// What is run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
@@ -56,6 +59,10 @@ pub struct Accuracy {
     pub mape: f64,
     /// Share of the last 500 observations at or below the quantile predicted.
     pub coverage: f64,
+    /// The error of one number for all of the last 500 requests, as the client saw them: of the one
+    /// that has the least error, chosen afterwards. What is known of pods and requests shows in how
+    /// far `mape` is below it, on busy machines too.
+    pub constant: f64,
 }
 
 /// One profile's requests.
@@ -103,6 +110,21 @@ fn share<'a>(served: impl Iterator<Item = &'a Served>, holds: impl Fn(&Served) -
     let (held, all) =
         served.fold((0_u32, 0_u32), |(held, all), s| (held + u32::from(holds(s)), all + 1));
     f64::from(held) / f64::from(all.max(1))
+}
+
+/// Least mean absolute percentage error, as a share, that one number has for all of `values`. It is
+/// their median when each weighs as much as its inverse, which is what it counts for in that error.
+fn error_of_best_constant(mut values: Vec<f64>) -> f64 {
+    values.retain(|value| *value > 0.0);
+    values.sort_unstable_by(f64::total_cmp);
+    let half = values.iter().map(|value| 1.0 / value).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    let best = values.iter().copied().find(|value| {
+        below += 1.0 / value;
+        below >= half
+    });
+    let off = |best: f64| values.iter().map(|value| (best - value).abs() / value).sum::<f64>();
+    best.map_or(0.0, off) / values.len().max(1) as f64
 }
 
 /// What has come out.
@@ -179,20 +201,23 @@ impl Run {
         self.sent += 1;
         let seed = self.settings.seed.wrapping_add(self.sent << 32);
         let arrivals = arrivals::draw(count, self.settings.rate, seed);
-        arrivals::send(&self.lab.client(), &format!("learn{}", self.sent), &arrivals)?;
+        let tag = format!("learn{}", self.sent);
+        let served = arrivals::send(&self.lab.client(), &tag, &arrivals)?;
         // The last observations are on their way.
         std::thread::sleep(Duration::from_secs(2));
-        self.accuracy()
+        self.accuracy(&served)
     }
 
-    /// How well latencies are predicted, by the control plane's metrics.
-    ///
-    /// # Errors
-    /// Metrics that cannot be had.
-    pub fn accuracy(&self) -> io::Result<Vec<Accuracy>> {
+    fn accuracy(&self, served: &[Served]) -> io::Result<Vec<Accuracy>> {
+        type Latency = fn(&Served) -> Duration;
         let page = Client::new(self.lab.control_port).get("/metrics")?.text();
-        ["ttft", "tpot"]
-            .map(|target| {
+        let latest = &served[served.len().saturating_sub(SCORED)..];
+        let targets: [(_, Latency); 2] =
+            [("ttft", |served| served.ttft), ("tpot", |served| served.tpot)];
+        targets
+            .map(|(target, latency)| {
+                let latencies = latest.iter().map(|served| latency(served).as_secs_f64());
+                let constant = error_of_best_constant(latencies.collect());
                 let value = |name: &str| {
                     let series = format!("inlane_control_latency_{name}{{target=\"{target}\"}} ");
                     let line = page.lines().find_map(|line| line.strip_prefix(&series));
@@ -200,7 +225,7 @@ impl Run {
                     value.ok_or_else(|| io::Error::other(format!("{series}is not in {page}")))
                 };
                 let (scored, mape) = (value("scored_total")?, value("mape")?);
-                Ok(Accuracy { target, scored, mape, coverage: value("coverage")? })
+                Ok(Accuracy { target, scored, mape, coverage: value("coverage")?, constant })
             })
             .into_iter()
             .collect()
@@ -274,11 +299,13 @@ pub(super) fn play(settings: &Settings, printer: &Printer) -> io::Result<()> {
 }
 
 fn print_accuracy(accuracy: &[Accuracy], printer: &Printer) {
-    let head = ["latency", "predictions", "error (MAPE)", "at or below p90"];
+    let head =
+        ["latency", "predictions", "error (MAPE)", "of the best constant", "at or below p90"];
     let mut rows = vec![head.map(String::from).to_vec()];
     rows.extend(accuracy.iter().map(|a| {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
-        vec![a.target.into(), a.scored.to_string(), percent(a.mape), percent(a.coverage)]
+        let shares = [a.mape, a.constant, a.coverage].map(percent);
+        [a.target.into(), a.scored.to_string()].into_iter().chain(shares).collect()
     }));
     printer.table(&rows);
 }
@@ -315,4 +342,23 @@ fn print_attainment(comparison: &Comparison, printer: &Printer) {
         ]);
     }
     printer.table(&rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_constant_has_less_error_than_the_best() {
+        let error = |guess: f64, values: &[f64]| {
+            values.iter().map(|v| (guess - v).abs() / v).sum::<f64>() / values.len() as f64
+        };
+        let values = [6.0, 15.0, 6.5, 14.0, 7.0, 30.0];
+        let best = error_of_best_constant(values.to_vec());
+        let guesses = (1..400).map(|tenths| error(f64::from(tenths) / 10.0, &values));
+        let least = guesses.fold(f64::INFINITY, f64::min);
+        assert!((best - least).abs() < 1e-9, "{best} and {least}");
+        assert_eq!(error_of_best_constant(vec![3.0; 4]), 0.0);
+        assert_eq!(error_of_best_constant(vec![0.0]), 0.0, "nothing to be compared with");
+    }
 }
