@@ -75,7 +75,8 @@ fn a_stale_snapshot_fails_closed_or_open() {
     {
         let settings = format!("snapshotStaleAfter: 1s\nfailureMode: {mode}");
         let mut lab = Scenario::start(with_settings(&settings));
-        assert_eq!(ask(&lab).status, 200);
+        lab.wait_until("a fresh snapshot", Duration::from_secs(10), || ask(&lab).status == 200)
+            .unwrap();
         lab.control.take().unwrap().kill();
         std::thread::sleep(Duration::from_millis(1_500));
         let answer = ask(&lab);

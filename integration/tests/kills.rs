@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use inlane_cli::lab::Plan;
+use inlane_cli::lab::{Client, Lab, Plan};
 use inlane_integration::scenario::{Scenario, config, load};
 use load::Kind;
 
@@ -73,6 +73,13 @@ fn a_killed_pod_costs_only_streams_past_their_first_byte() {
     lab.end();
 }
 
+/// Pods that have left the pool and may still have requests, as the control plane knows from the ledgers.
+fn retired_slots(lab: &Lab) -> Option<f64> {
+    let page = Client::new(lab.control_port).get("/metrics").ok()?.text();
+    let value = |line: &str| line.strip_prefix("inlane_control_retired_slots ")?.parse().ok();
+    page.lines().find_map(value)
+}
+
 #[test]
 fn pods_come_and_go_under_load() {
     let mut lab = Scenario::start(plan());
@@ -85,7 +92,10 @@ fn pods_come_and_go_under_load() {
             let gone = lab.pods.remove(0);
             lab.write_endpoints().unwrap();
             lab.wait_ready(Duration::from_secs(10)).unwrap();
-            std::thread::sleep(Duration::from_millis(500));
+            lab.wait_until("the pod's last requests", Duration::from_secs(30), || {
+                retired_slots(lab) == Some(0.0)
+            })
+            .unwrap();
             drop(gone);
         }
     });
@@ -99,8 +109,7 @@ fn a_hot_configuration_is_switched_under_load() {
     let mut lab = Scenario::start(plan());
     let first = lab.pool().unwrap()["config_generation"].as_u64().unwrap();
     let (outcome, ()) = load::during(&mut lab, 8, Duration::from_secs(3), Kind::Mixed, |lab| {
-        let generation =
-            |lab: &inlane_cli::lab::Lab| lab.pool().unwrap()["config_generation"].as_u64().unwrap();
+        let generation = |lab: &Lab| lab.pool().unwrap()["config_generation"].as_u64().unwrap();
         lab.write_config(&config::profile(&[("queue-scorer", 3), ("random-picker", 0)])).unwrap();
         lab.wait_until("the new configuration", Duration::from_secs(5), || generation(lab) > first)
             .unwrap();
@@ -108,7 +117,7 @@ fn a_hot_configuration_is_switched_under_load() {
         // A bad one is refused, and the last good one stays.
         let bad = config::profile(&[("no-such-plugin", 0), ("random-picker", 0)]);
         lab.write_config(&bad).unwrap();
-        let control = inlane_cli::lab::Client::new(lab.control_port);
+        let control = Client::new(lab.control_port);
         lab.wait_until("the refusal", Duration::from_secs(5), || {
             control.get("/readyz").is_ok_and(|page| page.text().contains("no-such-plugin"))
         })
