@@ -73,9 +73,11 @@ fn check(template: &ChatTemplate, api: ChatApi, body: &[u8]) {
     // The same request is the same prompt, whatever was rendered before it.
     let again = template.render(api, body, 1_700_000_000);
     assert_eq!(rendered.ok(), again.ok());
-    // What another renderer is asked for renders to the same text here.
-    if let (Ok(chat), Ok(rendered)) =
-        (inlane_text::template::to_chat(api, body), template.render(api, body, 1_700_000_000))
+    // What another renderer is asked for renders to the same text here. Messages become the chat
+    // that most templates take, not always the one that this template does.
+    if api != ChatApi::Messages
+        && let (Ok(chat), Ok(rendered)) =
+            (inlane_text::template::to_chat(api, body), template.render(api, body, 1_700_000_000))
         && let Ok(converted) = template.render(ChatApi::Chat, &chat, 1_700_000_000)
     {
         assert_eq!(rendered.text, converted.text);

@@ -6,19 +6,59 @@ use super::object;
 use super::python::{self, Dumps};
 
 const BILLING: &str = "x-anthropic-billing-header";
+/// Efforts from the least on.
+pub(super) const EFFORTS: [&str; 5] = ["low", "medium", "high", "xhigh", "max"];
+/// Blocks that change the tools.
+const CHANGES: [&str; 2] = ["tool_addition", "tool_removal"];
+const KINDS: [&str; 9] = [
+    "text",
+    "image",
+    "tool_use",
+    "tool_result",
+    "tool_reference",
+    "thinking",
+    "redacted_thinking",
+    "tool_addition",
+    "tool_removal",
+];
+/// Members of blocks that are texts.
+const TEXTS: [&str; 8] =
+    ["text", "id", "tool_use_id", "name", "tool_name", "thinking", "signature", "data"];
+
+/// How an engine reads messages that depends on its template.
+pub(super) trait Reading {
+    /// Whether system messages within the conversation become part of the first one.
+    fn merges_system(&self) -> bool;
+    /// The effort that stands for thinking that is switched off.
+    fn disabled_effort(&self) -> &'static str;
+}
 
 /// Rewrites the body of `/v1/messages` into that of a chat completion.
-pub(super) fn to_chat(mut body: Object) -> Result<Object, TemplateError> {
+pub(super) fn to_chat(mut body: Object, reading: &dyn Reading) -> Result<Object, TemplateError> {
     let Some(Json::List(messages)) = body.take("messages") else {
         return Err(TemplateError::field("messages", "a list"));
     };
+    let effort = effort(&body, reading)?;
     let mut chat = Vec::with_capacity(messages.len() + 1);
-    system(&mut body, &messages, &mut chat)?;
+    let merge = reading.merges_system();
+    let mut tools = Tools::new(body.take("tools"))?;
+    system(&mut body, messages.iter().filter(|_| merge), &mut chat)?;
     for (index, message) in messages.into_iter().enumerate() {
         let Json::Object(message) = message else {
             return Err(TemplateError::field(format!("messages[{index}]"), "an object"));
         };
-        convert(message, index, &mut chat)?;
+        check(&message, index)?;
+        if !is_system(&message) {
+            convert(message, index, &mut chat)?;
+            continue;
+        }
+        let mut text = String::new();
+        system_text(message.get("content"), &mut text);
+        if !merge && !text.is_empty() {
+            let system = [("role", Json::text("system")), ("content", Json::text(&text))];
+            chat.push(Json::Object(system.into()));
+        }
+        tools.change(message.get("content"))?;
     }
     let mut request = Object::default();
     request.push("model", body.take("model").unwrap_or(Json::Null));
@@ -28,20 +68,93 @@ pub(super) fn to_chat(mut body: Object) -> Result<Object, TemplateError> {
             request.push(member, value);
         }
     }
-    if let Some(Json::Object(mut output)) = body.take("output_config")
-        && let Some(effort) = output.take("effort").filter(|effort| !effort.is_null())
-    {
+    if let Some(effort) = effort {
         request.push("reasoning_effort", effort);
     }
-    if let Some(Json::List(tools)) = body.take("tools") {
-        request.push("tools", self::tools(tools)?);
-        request.push("tool_choice", tool_choice(body.take("tool_choice")));
+    let choice = tool_choice(body.take("tool_choice"))?;
+    if let Some(tools) = tools.declared() {
+        request.push("tools", tools);
+        request.push("tool_choice", choice);
     }
     Ok(request)
 }
 
-/// One system message of the field and of messages with that role.
-fn system(body: &mut Object, messages: &[Json], chat: &mut Vec<Json>) -> Result<(), TemplateError> {
+/// The effort that the request asks for. Thinking that is switched off counts before a given effort.
+fn effort(body: &Object, reading: &dyn Reading) -> Result<Option<Json>, TemplateError> {
+    let Some(Json::Int(most @ 1..)) = body.get("max_tokens") else {
+        return Err(TemplateError::field("max_tokens", "an integer from 1 on"));
+    };
+    let mut effort = None;
+    match body.given("output_config") {
+        None => {}
+        Some(Json::Object(output)) => {
+            effort = output.given("effort").cloned();
+            let named = |effort: &Json| effort.as_text().is_some_and(|e| EFFORTS.contains(&&**e));
+            if effort.as_ref().is_some_and(|effort| !named(effort)) {
+                let expected = "low, medium, high, xhigh or max";
+                return Err(TemplateError::field("output_config.effort", expected));
+            }
+        }
+        Some(_) => return Err(TemplateError::field("output_config", "an object")),
+    }
+    let wrong = |expected| Err(TemplateError::field("thinking", expected));
+    match body.given("thinking") {
+        None => {}
+        Some(Json::Object(thinking)) => match kind(thinking) {
+            "adaptive" => {}
+            "disabled" => effort = Some(Json::text(reading.disabled_effort())),
+            "enabled" => match thinking.get("budget_tokens") {
+                Some(Json::Int(budget @ 1024..)) if budget < most || is_prefill(body) => {}
+                _ => return wrong("budget_tokens from 1024 on and less than max_tokens"),
+            },
+            _ => return wrong("a type of enabled, disabled or adaptive"),
+        },
+        Some(_) => return wrong("an object"),
+    }
+    Ok(effort)
+}
+
+/// The request of a prefill, whose own limit says nothing.
+fn is_prefill(body: &Object) -> bool {
+    let transfer = body.get("kv_transfer_params").and_then(Json::as_object);
+    transfer.and_then(|transfer| transfer.get("do_remote_decode")).is_some_and(Json::is_true)
+}
+
+/// Refuses blocks that the engine's types do not take.
+fn check(message: &Object, index: usize) -> Result<(), TemplateError> {
+    let Some(Json::List(blocks)) = message.get("content") else { return Ok(()) };
+    for (at, block) in blocks.iter().enumerate() {
+        let valid = block.as_object().is_some_and(|block| {
+            is_block(block) && (is_system(message) || !CHANGES.contains(&kind(block)))
+        });
+        if !valid {
+            let field = format!("messages[{index}].content[{at}]");
+            return Err(TemplateError::field(field, "a block that the engine takes"));
+        }
+    }
+    Ok(())
+}
+
+fn is_block(block: &Object) -> bool {
+    let fits = |member: &str, fits: &dyn Fn(&Json) -> bool| block.given(member).is_none_or(fits);
+    let is_object = |value: &Json| value.as_object().is_some();
+    KINDS.contains(&kind(block))
+        && TEXTS.iter().all(|member| fits(member, &|value| value.as_text().is_some()))
+        && fits("source", &is_object)
+        && fits("input", &is_object)
+        && fits("content", &|content| match content {
+            Json::Text(_) => true,
+            Json::List(items) => items.iter().all(is_object),
+            _ => false,
+        })
+}
+
+/// One system message of the field and of those messages with that role.
+fn system<'m>(
+    body: &mut Object,
+    messages: impl Iterator<Item = &'m Json>,
+    chat: &mut Vec<Json>,
+) -> Result<(), TemplateError> {
     let mut text = String::new();
     match body.take("system") {
         None | Some(Json::Null) => {}
@@ -49,12 +162,8 @@ fn system(body: &mut Object, messages: &[Json], chat: &mut Vec<Json>) -> Result<
         Some(Json::List(blocks)) => system_blocks(&blocks, &mut text),
         Some(_) => return Err(TemplateError::field("system", "a string or a list of blocks")),
     }
-    for message in messages.iter().filter_map(Json::as_object).filter(|m| is_system(m)) {
-        match message.get("content") {
-            Some(Json::Text(content)) => text.push_str(content),
-            Some(Json::List(blocks)) => system_blocks(blocks, &mut text),
-            _ => {}
-        }
+    for message in messages.filter_map(Json::as_object).filter(|m| is_system(m)) {
+        system_text(message.get("content"), &mut text);
     }
     if !text.is_empty() {
         let message = [("role", Json::text("system")), ("content", Json::Text(text.into()))];
@@ -65,6 +174,14 @@ fn system(body: &mut Object, messages: &[Json], chat: &mut Vec<Json>) -> Result<
 
 fn is_system(message: &Object) -> bool {
     message.get("role").and_then(Json::as_text).is_some_and(|role| &**role == "system")
+}
+
+fn system_text(content: Option<&Json>, text: &mut String) {
+    match content {
+        Some(Json::Text(content)) if !content.starts_with(BILLING) => text.push_str(content),
+        Some(Json::List(blocks)) => system_blocks(blocks, text),
+        _ => {}
+    }
 }
 
 fn system_blocks(blocks: &[Json], text: &mut String) {
@@ -82,11 +199,12 @@ fn kind(block: &Object) -> &str {
 }
 
 fn convert(mut message: Object, index: usize, chat: &mut Vec<Json>) -> Result<(), TemplateError> {
-    if is_system(&message) {
-        return Ok(());
-    }
-    let Some(Json::Text(role)) = message.take("role") else {
-        return Err(TemplateError::field(format!("messages[{index}].role"), "a string"));
+    let role = match message.take("role") {
+        Some(Json::Text(role)) if matches!(&*role, "assistant" | "user") => role,
+        _ => {
+            let field = format!("messages[{index}].role");
+            return Err(TemplateError::field(field, "user, assistant or system"));
+        }
     };
     let mut converted = Object::from([("role", Json::Text(role.clone()))]);
     match message.take("content") {
@@ -257,43 +375,127 @@ fn tool_result(mut block: Object, chat: &mut Vec<Json>) {
     }
 }
 
-fn tools(tools: Vec<Json>) -> Result<Json, TemplateError> {
-    let tools = tools.into_iter().enumerate().map(|(index, tool)| {
-        let Json::Object(mut tool) = tool else {
-            return Err(TemplateError::field(format!("tools[{index}]"), "an object"));
-        };
-        let mut parameters = match tool.take("input_schema") {
-            Some(Json::Object(schema)) => schema,
-            None | Some(Json::Null) => Object::default(),
-            Some(_) => {
-                let field = format!("tools[{index}].input_schema");
-                return Err(TemplateError::field(field, "an object"));
-            }
-        };
-        if parameters.get("type").is_none() {
-            parameters.push("type", Json::text("object"));
-        }
-        let mut function = Object::default();
-        for member in ["name", "description"] {
-            function.push(member, tool.take(member).unwrap_or(Json::Null));
-        }
-        function.push("parameters", Json::Object(parameters));
-        function.push("defer_loading", tool.take("defer_loading").unwrap_or(Json::Null));
-        let tool = [("type", Json::text("function")), ("function", Json::Object(function))];
-        Ok(Json::Object(tool.into()))
-    });
-    tools.collect::<Result<_, _>>().map(Json::List)
+/// The tools of a request, and what its messages change about them.
+struct Tools {
+    given: bool,
+    /// By name, with the schema of the chat's tools.
+    tools: Vec<(Json, Object)>,
+    removed: Vec<Json>,
+    changed: bool,
 }
 
-fn tool_choice(choice: Option<Json>) -> Json {
-    let Some(Json::Object(mut choice)) = choice else { return Json::text("auto") };
-    match kind(&choice) {
+impl Tools {
+    fn new(tools: Option<Json>) -> Result<Tools, TemplateError> {
+        let list = match tools {
+            None | Some(Json::Null) => None,
+            Some(Json::List(tools)) => Some(tools),
+            Some(_) => return Err(TemplateError::field("tools", "a list")),
+        };
+        let given = list.is_some();
+        let tools = list.into_iter().flatten().enumerate().map(|(index, tool)| {
+            function(tool).ok_or_else(|| {
+                TemplateError::field(format!("tools[{index}]"), "a name and a schema")
+            })
+        });
+        let tools = tools.collect::<Result<_, _>>()?;
+        Ok(Tools { given, tools, removed: Vec::new(), changed: false })
+    }
+
+    /// Reads the blocks that add or remove tools.
+    fn change(&mut self, content: Option<&Json>) -> Result<(), TemplateError> {
+        let Some(Json::List(blocks)) = content else { return Ok(()) };
+        for block in blocks.iter().filter_map(Json::as_object) {
+            if !CHANGES.contains(&kind(block)) {
+                continue;
+            }
+            let adds = kind(block) == "tool_addition";
+            let wrong = || TemplateError::field(kind(block), "a tool that is declared");
+            let change = block.get("tool").and_then(Json::as_object).ok_or_else(wrong)?;
+            let name = match kind(change) {
+                "tool_definition" if adds => {
+                    let tool = change.get("definition").cloned().and_then(function);
+                    let (name, tool) = tool.ok_or_else(wrong)?;
+                    match self.tools.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, known)) => *known = tool,
+                        None => self.tools.push((name.clone(), tool)),
+                    }
+                    name
+                }
+                "tool_reference" => {
+                    let name = change.get("name").cloned().unwrap_or(Json::Null);
+                    let known = self.tools.iter_mut().rev().find(|(known, _)| *known == name);
+                    let (_, known) = known.ok_or_else(wrong)?;
+                    if adds {
+                        known.set("defer_loading", Json::Null);
+                    }
+                    name
+                }
+                _ => return Err(wrong()),
+            };
+            self.changed = true;
+            self.removed.retain(|removed| *removed != name);
+            if !adds {
+                self.removed.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tools as those of a chat; none if there never were any.
+    fn declared(mut self) -> Option<Json> {
+        if self.changed {
+            // The engine looks them up by name then: of equal names the last counts, at the first place.
+            let mut unique: Vec<(Json, Object)> = Vec::with_capacity(self.tools.len());
+            for (name, tool) in self.tools {
+                match unique.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, known)) => *known = tool,
+                    None => unique.push((name, tool)),
+                }
+            }
+            unique.retain(|(name, _)| !self.removed.contains(name));
+            self.tools = unique;
+        }
+        let tools = self.tools.into_iter().map(|(_, function)| {
+            let tool = [("type", Json::text("function")), ("function", Json::Object(function))];
+            Json::Object(tool.into())
+        });
+        (self.given || self.changed).then(|| Json::List(tools.collect()))
+    }
+}
+
+/// The name of a tool, and the function that it becomes.
+fn function(tool: Json) -> Option<(Json, Object)> {
+    let Json::Object(mut tool) = tool else { return None };
+    let Some(Json::Object(mut parameters)) = tool.take("input_schema") else { return None };
+    if parameters.get("type").is_none() {
+        parameters.push("type", Json::text("object"));
+    }
+    let name = tool.take("name").filter(|name| name.as_text().is_some())?;
+    let mut function = Object::from([("name", name.clone())]);
+    function.push("description", tool.take("description").unwrap_or(Json::Null));
+    function.push("parameters", Json::Object(parameters));
+    for member in ["strict", "defer_loading"] {
+        function.push(member, tool.take(member).unwrap_or(Json::Null));
+    }
+    Some((name, function))
+}
+
+fn tool_choice(choice: Option<Json>) -> Result<Json, TemplateError> {
+    let mut choice = match choice {
+        None | Some(Json::Null) => return Ok(Json::text("auto")),
+        Some(Json::Object(choice)) => choice,
+        Some(_) => return Err(TemplateError::field("tool_choice", "an object")),
+    };
+    Ok(match kind(&choice) {
+        "auto" => Json::text("auto"),
         "any" => Json::text("required"),
         "none" => Json::text("none"),
         "tool" => {
-            let name = choice.take("name").unwrap_or(Json::Null);
+            let Some(name) = choice.take("name").filter(Json::is_true) else {
+                return Err(TemplateError::field("tool_choice.name", "the name of a tool"));
+            };
             part("function", Json::Object([("name", name)].into()))
         }
-        _ => Json::text("auto"),
-    }
+        _ => return Err(TemplateError::field("tool_choice.type", "auto, any, tool or none")),
+    })
 }

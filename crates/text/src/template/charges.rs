@@ -5,6 +5,8 @@
 //! * `a|join` becomes `a|join|__charged__`, and likewise for macros and other functions. Methods charge
 //!   what they make themselves.
 //!
+//! * `for a in b` becomes `for a in b|__each__`, which refuses what Python cannot loop over.
+//!
 //! Text in the bodies of loops is charged by what [`syntax`] writes at their ends.
 
 use minijinja::machinery::ast::{BinOpKind, Expr, Stmt};
@@ -16,6 +18,9 @@ use super::{syntax, tree};
 pub(super) const CHARGED: &str = "__charged__";
 /// The filter that charges the text in the body of a loop.
 pub(super) const BODY: &str = "__body__";
+
+/// The filter that what loops go over passes.
+pub(super) const EACH: &str = "__each__";
 
 /// Filters that give a part of what they are given, or something small.
 const FREE_FILTERS: [&str; 18] = [
@@ -57,6 +62,18 @@ impl Insertions {
     fn statement(&mut self, statement: &Stmt<'_>) {
         for expr in tree::exprs(statement) {
             self.expr(expr, false);
+        }
+        if let Stmt::ForLoop(each) = statement {
+            let Span { start_offset, end_offset, .. } = each.iter.span();
+            let operation = matches!(
+                each.iter,
+                Expr::UnaryOp(_) | Expr::BinOp(_) | Expr::Compare(_) | Expr::IfExpr(_)
+            );
+            if operation {
+                self.0.push((start_offset, "(".to_owned()));
+            }
+            let close = if operation { ")" } else { "" };
+            self.0.push((end_offset, format!("{close}|{EACH}")));
         }
         for statement in tree::statements(statement) {
             self.statement(statement);
@@ -149,7 +166,7 @@ mod tests {
             ),
             (
                 "{% for a in f(x|tojson) if a|int > 1 %}{{ g(a)[0] }}{% endfor %}",
-                "{% for a in f(x|tojson|__charged__)|__charged__ if a|int > 1 %}{{ g(a)[0] }}{% endfor %}",
+                "{% for a in f(x|tojson|__charged__)|__charged__|__each__ if a|int > 1 %}{{ g(a)[0] }}{% endfor %}",
             ),
             (
                 "{% filter upper %}{% call(a) f(b ~ c) %}{{ caller() }}{% endcall %}{% endfilter %}",

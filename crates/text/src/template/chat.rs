@@ -2,57 +2,91 @@
 
 use std::sync::Arc;
 
+use super::ChatApi;
 use super::error::TemplateError;
 use super::format::ContentFormat;
 use super::images::{Collected, ImagePart};
 use super::json::{Json, Object};
+use super::valid;
 
 /// A header of one client that changes with every request; engines drop its line.
 const BILLING: &str = "x-anthropic-billing-header";
 
 /// Rebuilds the messages from the members that the engine knows.
 ///
-/// `developer` says that the template knows this role; else its messages become part of one system
-/// message at the front. Images go to `images`, if they are to be had there.
+/// `developer` says that the template knows this role; else its messages become system messages, all
+/// of which then are one at the front. The engine holds messages against its types first, but for
+/// those that it makes of a response's input. Images go to `images`, if they are to be had there.
 pub(super) fn messages(
     messages: Vec<Json>,
     format: ContentFormat,
     developer: bool,
+    api: ChatApi,
     images: &mut Collected<'_>,
 ) -> Result<Vec<Object>, TemplateError> {
-    let mut objects = Vec::with_capacity(messages.len());
+    let validated = api != ChatApi::Responses;
+    let mut rebuilt = Vec::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {
-        match message {
-            Json::Object(message) => objects.push((index, message)),
-            _ => return Err(TemplateError::field(format!("messages[{index}]"), "an object")),
+        let Json::Object(mut object) = message else {
+            return Err(TemplateError::field(format!("messages[{index}]"), "an object"));
+        };
+        if validated {
+            rename_reasoning(&mut object);
         }
+        let valid = !validated || valid::is_valid(&object);
+        let message = message_of(object, index, format, images)?;
+        if !valid {
+            let expected = "members of the types that the engine takes";
+            return Err(TemplateError::field(format!("messages[{index}]"), expected));
+        }
+        rebuilt.push(message);
     }
-    let has_role = |(_, message): &(usize, Object), wanted: &str| {
+    let has_role = |message: &Object, wanted: &str| {
         message.get("role").and_then(Json::as_text).is_some_and(|role| &**role == wanted)
     };
-    let mut rebuilt = Vec::with_capacity(objects.len() + 1);
-    if !developer && objects.iter().any(|message| has_role(message, "developer")) {
-        let mut texts = Vec::new();
-        for entry in &mut objects {
-            if has_role(entry, "system") || has_role(entry, "developer") {
-                let (index, message) = entry;
-                let none = &mut Collected::default();
-                let text = content(message, *index, "system", ContentFormat::Text, none)?;
-                texts.extend(text.as_text().filter(|text| !text.is_empty()).cloned());
-            }
+    if !developer && rebuilt.iter().any(|message| has_role(message, "developer")) {
+        for message in rebuilt.iter_mut().filter(|message| has_role(message, "developer")) {
+            message.set("role", Json::text("system"));
+            message.entries.retain(|(member, _)| &**member != "tools");
         }
-        objects.retain(|message| !has_role(message, "system") && !has_role(message, "developer"));
-        let text = Json::Text(texts.join("\n\n").into());
-        let system = Object::from([("role", Json::text("system")), ("content", text)]);
-        rebuilt.push(message(system, 0, format, images)?);
-    }
-    for (index, object) in objects {
-        rebuilt.push(message(object, index, format, images)?);
+        let systems = rebuilt.iter().filter(|message| has_role(message, "system")).count();
+        if systems > 1 || !rebuilt.first().is_some_and(|first| has_role(first, "system")) {
+            let (system, others): (Vec<_>, Vec<_>) =
+                rebuilt.into_iter().partition(|message| has_role(message, "system"));
+            let texts: Vec<_> = system.iter().map(whole_text).filter(|t| !t.is_empty()).collect();
+            let text = Json::Text(texts.join("\n\n").into());
+            let system = Object::from([("role", Json::text("system")), ("content", text)]);
+            return Ok(std::iter::once(system).chain(others).collect());
+        }
     }
     Ok(rebuilt)
 }
 
-fn message(
+/// The content of a message as one text.
+fn whole_text(message: &Object) -> String {
+    match message.get("content") {
+        Some(Json::Text(text)) => text.to_string(),
+        Some(Json::List(parts)) => {
+            let text = |part: &Json| part.as_object()?.get("text")?.as_text().cloned();
+            parts.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// `reasoning` once had another name.
+fn rename_reasoning(message: &mut Object) {
+    let Some(place) = message.entries.iter().position(|(name, _)| &**name == "reasoning_content")
+    else {
+        return;
+    };
+    let (_, reasoning) = message.entries.remove(place);
+    if !reasoning.is_null() && message.given("reasoning").is_none() {
+        message.set("reasoning", reasoning);
+    }
+}
+
+fn message_of(
     mut message: Object,
     index: usize,
     format: ContentFormat,
@@ -108,42 +142,70 @@ fn message(
 }
 
 /// A call with its arguments as an object; members in the order of the engine's type, which is
-/// the order that its validation leaves them in.
+/// the order that its validation leaves them in, and then those that it does not know.
 fn tool_call(call: Json) -> Option<Json> {
     let Json::Object(mut call) = call else { return None };
-    let kind = match call.take("type") {
+    let kind = match call.get("type") {
         None => None,
-        Some(Json::Text(kind)) if &*kind == "function" => Some(Json::Text(kind)),
+        Some(Json::Text(kind)) if &**kind == "function" => call.take("type"),
         Some(_) => return None,
     };
     let Some(Json::Object(mut function)) = call.take("function") else { return None };
     let arguments = match function.take("arguments") {
-        Some(Json::Text(text)) => Json::parse(text.as_bytes()).ok(),
+        Some(Json::Text(text)) => match Json::parse(text.as_bytes()) {
+            Ok(arguments) => Some(arguments),
+            Err(error) if error.is_limit() => return None,
+            Err(_) => None,
+        },
         arguments => arguments,
     };
     let arguments = arguments.filter(|value| value.as_object().is_some());
     let arguments = arguments.unwrap_or_else(|| Json::Object(Object::default()));
     let mut rebuilt = Object::from([("arguments", arguments)]);
-    if let Some(name) = function.take("name") {
-        rebuilt.push("name", name);
-    }
+    let name = function.take("name");
+    rebuilt.entries.extend(name.map(|name| ("name".into(), name)));
+    let others = |(member, _): &(Arc<str>, Json), known: &[&str]| !known.contains(&&**member);
+    let own = ["arguments", "name"];
+    rebuilt.entries.extend(function.entries.into_iter().filter(|entry| others(entry, &own)));
     let mut whole = Object::default();
-    if let Some(id) = call.take("id") {
-        whole.push("id", id);
-    }
+    let id = call.take("id");
+    whole.entries.extend(id.map(|id| ("id".into(), id)));
     whole.push("function", Json::Object(rebuilt));
-    if let Some(kind) = kind {
-        whole.push("type", kind);
-    }
+    whole.entries.extend(kind.map(|kind| ("type".into(), kind)));
+    let own = ["id", "function", "type"];
+    whole.entries.extend(call.entries.into_iter().filter(|entry| others(entry, &own)));
     Some(Json::Object(whole))
 }
 
+/// Members of parts that the engine knows, of whatever kind; others go along to the template.
+const KNOWN: [&str; 20] = [
+    "audio_embeds",
+    "audio_url",
+    "closed",
+    "data",
+    "file",
+    "image_embeds",
+    "image_pil",
+    "image_url",
+    "input_audio",
+    "name",
+    "prompt_cache_breakpoint",
+    "prompt_embeds",
+    "refusal",
+    "text",
+    "thinking",
+    "tool_reference",
+    "type",
+    "uuid",
+    "video_embeds",
+    "video_url",
+];
+
 /// A part of a message's content.
 enum Part {
-    /// A bare text in a list of parts.
-    Bare(Arc<str>),
     Image(ImagePart),
-    Text(Arc<str>),
+    /// A text, with members of its part that the engine does not know.
+    Text(Arc<str>, Vec<(Arc<str>, Json)>),
     /// Names a tool whose description comes later.
     ToolReference(Arc<str>),
 }
@@ -158,7 +220,7 @@ fn content(
     let mut parts = Vec::new();
     match message.take("content") {
         None | Some(Json::Null) => {}
-        Some(Json::Text(text)) => parts.push(Part::Text(text)),
+        Some(Json::Text(text)) => parts.push(Part::Text(text, Vec::new())),
         Some(Json::List(items)) => {
             for (at, item) in items.into_iter().enumerate() {
                 let field = || format!("messages[{index}].content[{at}]");
@@ -178,12 +240,12 @@ fn content(
     match format {
         ContentFormat::Parts if !tool_texts => {
             let parts = parts.into_iter().map(|part| match part {
-                Part::Bare(text) | Part::Text(text) => typed("text", "text", text),
+                Part::Text(text, others) => typed("text", "text", text, others),
                 Part::Image(image) => {
                     images.push(image);
                     Json::Object([("type", Json::text("image"))].into())
                 }
-                Part::ToolReference(name) => typed("tool_reference", "name", name),
+                Part::ToolReference(name) => typed("tool_reference", "name", name, Vec::new()),
             });
             Ok(Json::List(parts.collect()))
         }
@@ -201,7 +263,7 @@ fn content(
 
 fn joined(parts: &[Part], skip_empty: bool) -> Json {
     let texts = parts.iter().filter_map(|part| match part {
-        Part::Bare(text) | Part::Text(text) | Part::ToolReference(text) => Some(text),
+        Part::Text(text, _) | Part::ToolReference(text) => Some(text),
         Part::Image(_) => None,
     });
     let texts: Vec<&Arc<str>> = texts.filter(|text| !skip_empty || !text.is_empty()).collect();
@@ -214,8 +276,10 @@ fn joined(parts: &[Part], skip_empty: bool) -> Json {
     }
 }
 
-fn typed(kind: &str, member: &str, text: Arc<str>) -> Json {
-    Json::Object([("type", Json::text(kind)), (member, Json::Text(text))].into())
+fn typed(kind: &str, member: &str, text: Arc<str>, others: Vec<(Arc<str>, Json)>) -> Json {
+    let mut part = Object::from([("type", Json::text(kind)), (member, Json::Text(text))]);
+    part.entries.extend(others);
+    Json::Object(part)
 }
 
 fn part(
@@ -224,7 +288,7 @@ fn part(
     field: &dyn Fn() -> String,
 ) -> Result<Option<Part>, TemplateError> {
     let mut item = match item {
-        Json::Text(text) => return Ok(Some(Part::Bare(text))),
+        Json::Text(text) => return Ok(Some(Part::Text(text, Vec::new()))),
         Json::Object(item) => item,
         _ => return Err(TemplateError::field(field(), "a string or an object")),
     };
@@ -242,9 +306,16 @@ fn part(
             return image.map(|image| Some(Part::Image(image))).ok_or_else(media);
         }
     };
+    // A part with an id is one of media, whatever its type says.
+    if item.given("uuid").is_some() {
+        return Err(TemplateError::Media { field: field(), kind: kind.to_string() });
+    }
     match item.take(member) {
         Some(Json::Text(text)) if &*kind == "tool_reference" => Ok(Some(Part::ToolReference(text))),
-        Some(Json::Text(text)) => Ok(Some(Part::Text(text))),
+        Some(Json::Text(text)) => {
+            let others = item.entries.into_iter().filter(|(name, _)| !KNOWN.contains(&&**name));
+            Ok(Some(Part::Text(text, others.collect())))
+        }
         Some(Json::Null) | None if matches!(&*kind, "text" | "refusal") => Ok(None),
         _ => Err(TemplateError::field(format!("{}.{member}", field()), "a string")),
     }
@@ -260,8 +331,7 @@ fn without_billing(part: Part) -> Option<Part> {
         (!rest.is_empty()).then(|| rest.into())
     };
     match part {
-        Part::Bare(text) => strip(text).map(Part::Bare),
-        Part::Text(text) => strip(text).map(Part::Text),
+        Part::Text(text, others) => strip(text).map(|text| Part::Text(text, others)),
         part @ (Part::Image(_) | Part::ToolReference(_)) => Some(part),
     }
 }

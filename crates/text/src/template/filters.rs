@@ -10,7 +10,7 @@ use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use minijinja_contrib::globals::{cycler, joiner};
 
-use super::charges::{BODY, CHARGED};
+use super::charges::{BODY, CHARGED, EACH};
 use super::object::BigInt;
 use super::python::{self, Dumps};
 use super::{budget, methods, time};
@@ -57,6 +57,7 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
 fn add_filters(env: &mut Environment<'_>) {
     env.add_filter(CHARGED, budget::value);
     env.add_filter(BODY, budget::body);
+    env.add_filter(EACH, each);
     env.add_filter("tojson", tojson);
     env.add_filter("string", |value: &Value| python::str(value));
     env.add_filter("upper", |value: &Value| Ok::<_, Error>(text(value)?.to_uppercase()));
@@ -101,6 +102,17 @@ fn add_tests(env: &mut Environment<'_>) {
     });
     env.add_test("float", |value: &Value| python::float(value).is_some());
     env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain && !is_big(value));
+}
+
+/// What a loop goes over: anything but what Python has no items of.
+fn each(value: Value) -> Result<Value, Error> {
+    match value.kind() {
+        kind @ (ValueKind::None | ValueKind::Bool | ValueKind::Number) => {
+            let message = format!("a value of type {kind} is not iterable");
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        }
+        _ => Ok(value),
+    }
 }
 
 fn is_big(value: &Value) -> bool {

@@ -9,6 +9,9 @@ use memchr::memchr2;
 const DEPTH: usize = 128;
 /// Digits that Python converts to an integer; more are an error there.
 const DIGITS: usize = 4300;
+const TOO_DEEP: &str = "containers nested less deeply";
+const TOO_LONG: &str = "an integer of at most 4300 digits";
+const UNPAIRED: &str = "a surrogate pair";
 /// Members from which duplicates are found by a map.
 const FEW: usize = 12;
 
@@ -147,6 +150,13 @@ pub(super) struct JsonError {
     pub(super) expected: &'static str,
 }
 
+impl JsonError {
+    /// Whether Python reads it, or fails in another way than over a text that is no JSON.
+    pub(super) fn is_limit(&self) -> bool {
+        [TOO_DEEP, TOO_LONG, UNPAIRED].contains(&self.expected)
+    }
+}
+
 /// A container that is not closed yet.
 enum Open {
     List(Vec<Json>),
@@ -165,7 +175,7 @@ impl Parser<'_> {
             let mut value = match self.start()? {
                 Start::Value(value) => value,
                 Start::Container(_) if open.len() == DEPTH => {
-                    return Err(self.expected("containers nested less deeply"));
+                    return Err(self.expected(TOO_DEEP));
                 }
                 Start::Container(container) => {
                     open.push(container);
@@ -280,7 +290,7 @@ impl Parser<'_> {
         }
         if digits.len() > DIGITS {
             self.at = start;
-            return Err(self.expected("an integer of at most 4300 digits"));
+            return Err(self.expected(TOO_LONG));
         }
         Ok(digits.parse().map_or_else(|_| Json::Big(digits.into()), Json::Int))
     }
@@ -352,7 +362,7 @@ impl Parser<'_> {
     fn code_point(&mut self) -> Result<char, JsonError> {
         let high = self.hex()?;
         if !(0xd800..0xdc00).contains(&high) {
-            return char::from_u32(high).ok_or_else(|| self.expected("a surrogate pair"));
+            return char::from_u32(high).ok_or_else(|| self.expected(UNPAIRED));
         }
         let paired = self.text.get(self.at..).is_some_and(|rest| rest.starts_with("\\u"));
         if paired {
@@ -360,10 +370,10 @@ impl Parser<'_> {
             let low = self.hex()?;
             if (0xdc00..0xe000).contains(&low) {
                 let point = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-                return char::from_u32(point).ok_or_else(|| self.expected("a surrogate pair"));
+                return char::from_u32(point).ok_or_else(|| self.expected(UNPAIRED));
             }
         }
-        Err(self.expected("a surrogate pair"))
+        Err(self.expected(UNPAIRED))
     }
 
     fn hex(&mut self) -> Result<u32, JsonError> {

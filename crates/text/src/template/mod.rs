@@ -23,7 +23,10 @@
 //!
 //! `tests/jinja` compares with Jinja2 itself. Known to differ, and not met in templates of models:
 //! the operator `%` on texts, `+` before a number, `\U` escapes, macros' defaults that name other
-//! parameters, `varargs`, and loops over none, which Jinja refuses and which are empty here.
+//! parameters, and `varargs`.
+//!
+//! Which messages and tools the engine takes is followed too: what it answers with an error is one
+//! here. `scripts/vllm/differ.py` compares random requests with vLLM's own functions.
 //!
 //! # Bounds
 //!
@@ -45,6 +48,7 @@ mod images;
 mod json;
 mod methods;
 mod object;
+mod probe;
 mod python;
 #[cfg(test)]
 mod render_tests;
@@ -58,9 +62,11 @@ mod syntax;
 mod tests;
 mod time;
 mod tree;
+mod valid;
 
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use minijinja::{Environment, ErrorKind, Value};
 
@@ -139,6 +145,9 @@ pub struct ChatTemplate {
     tool_use: Option<Compiled>,
     /// Templates of other names that are valid.
     others: Vec<Compiled>,
+    /// See [`anthropic::Reading`].
+    merges_system: bool,
+    disabled_effort: OnceLock<&'static str>,
     limits: Limits,
 }
 
@@ -210,14 +219,27 @@ impl ChatTemplate {
         now: i64,
         style: Option<ImageStyle<'_>>,
     ) -> Result<Rendered, TemplateError> {
-        let request = Request::new(chat_body(api, body)?)?;
+        self.rendered(chat_body(api, body, self)?, api, body.len(), now, style)
+    }
+
+    /// Renders the body of a chat completion that came as one of `api`, `length` bytes long.
+    fn rendered(
+        &self,
+        body: Object,
+        api: ChatApi,
+        length: usize,
+        now: i64,
+        style: Option<ImageStyle<'_>>,
+    ) -> Result<Rendered, TemplateError> {
+        let request = Request::new(body, api)?;
         let template = self.template(&request)?;
+        let (format, developer) = (template.format, template.developer);
         let mut images = Collected::new(style.filter(|_| !request.processor_options));
-        let mut messages =
-            chat::messages(request.messages, template.format, template.developer, &mut images)?;
-        if request.continue_final {
-            resume::mark(&mut messages)?;
-        }
+        let mut messages = chat::messages(request.messages, format, developer, api, &mut images)?;
+        let unfinished = match request.continue_final {
+            true => Some(resume::mark(&mut messages, &template.text)?),
+            false => None,
+        };
         let messages = Json::List(messages.into_iter().map(Json::Object).collect());
         let own = [
             (NOW, Value::from(now)),
@@ -228,9 +250,9 @@ impl ChatTemplate {
         let others = request.variables.iter().rev();
         let others = others.map(|(name, json)| (name.as_str(), object::value(json)));
         let context = Value::from_pairs(others.chain(own));
-        let mut text = self.run(&template.name, context, body.len())?;
-        if request.continue_final {
-            resume::cut(&mut text)?;
+        let mut text = self.run(&template.name, context, length)?;
+        if let Some(unfinished) = unfinished {
+            resume::cut(&mut text, &unfinished)?;
         }
         Ok(Rendered {
             text,
@@ -267,7 +289,7 @@ impl ChatTemplate {
                 });
             }
             let format = format::detect(&syntax::parsable(&text));
-            Ok(Compiled { name, format, developer: text.contains("developer"), text })
+            Ok(Compiled { name, format, developer: knows_developer(&text), text })
         };
         let mut named = |name: &str, text: Option<String>| {
             text.map(|text| compile(name.to_owned(), text)).transpose()
@@ -277,7 +299,10 @@ impl ChatTemplate {
         let others = source.others.into_iter().enumerate();
         let others = others.filter_map(|(n, text)| compile(format!("other {n}"), text).ok());
         let others = others.collect();
-        Ok(ChatTemplate { env, default, tool_use, others, limits })
+        let mut usual = default.iter().chain(&tool_use).peekable();
+        let merges_system = usual.peek().is_none() || usual.any(|t| probe::merges_system(&t.text));
+        let disabled_effort = OnceLock::new();
+        Ok(ChatTemplate { env, default, tool_use, others, merges_system, disabled_effort, limits })
     }
 
     /// The template for a request.
@@ -339,6 +364,11 @@ impl ChatTemplate {
     }
 }
 
+/// Whether a template names the role `developer`: the engine's rule.
+fn knows_developer(template: &str) -> bool {
+    template.contains("\"developer\"") || template.contains("'developer'")
+}
+
 /// Jinja reads every line end as a line feed.
 fn with_line_feeds(text: String) -> String {
     match text.contains('\r') {
@@ -348,14 +378,15 @@ fn with_line_feeds(text: String) -> String {
 }
 
 /// The body of a chat completion that asks for the same prompt, for a renderer that knows no
-/// other: `/v1/messages` and `/v1/responses` bodies are converted as vLLM does, others are kept.
+/// other: `/v1/messages` and `/v1/responses` bodies are converted as vLLM does whose template takes
+/// system messages anywhere, others are kept.
 ///
 /// Arguments of tool calls are written as Python's `json.dumps` writes them.
 pub fn to_chat(api: ChatApi, body: &[u8]) -> Result<Vec<u8>, TemplateError> {
     if api == ChatApi::Chat {
         return Ok(body.to_vec());
     }
-    let chat = Json::Object(chat_body(api, body)?);
+    let chat = Json::Object(chat_body(api, body, &probe::Usual)?);
     let mut text = String::new();
     Dumps::default()
         .write(&mut text, &object::value(&chat), 0)
@@ -363,7 +394,11 @@ pub fn to_chat(api: ChatApi, body: &[u8]) -> Result<Vec<u8>, TemplateError> {
     Ok(text.into_bytes())
 }
 
-fn chat_body(api: ChatApi, body: &[u8]) -> Result<Object, TemplateError> {
+fn chat_body(
+    api: ChatApi,
+    body: &[u8],
+    reading: &dyn anthropic::Reading,
+) -> Result<Object, TemplateError> {
     let parsed = Json::parse(body)
         .map_err(|error| TemplateError::Body { offset: error.offset, expected: error.expected })?;
     let Json::Object(body) = parsed else {
@@ -371,7 +406,7 @@ fn chat_body(api: ChatApi, body: &[u8]) -> Result<Object, TemplateError> {
     };
     match api {
         ChatApi::Chat => Ok(body),
-        ChatApi::Messages => anthropic::to_chat(body),
+        ChatApi::Messages => anthropic::to_chat(body, reading),
         ChatApi::Responses => responses::to_chat(body),
     }
 }

@@ -29,7 +29,7 @@ fn messages_are_rebuilt_from_the_members_the_engine_knows() {
         (
             r#"{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}, {"type": "input_text", "text": ""}, "b", {"type": "refusal", "refusal": "no"}]}"#,
             r#"{"role": "user", "content": "a\nb\nno"}"#,
-            r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": ""}, {"type": "text", "text": "b"}, {"type": "text", "text": "no"}]}"#,
+            r#"{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}, {"type": "text", "text": ""}, {"type": "text", "text": "b"}, {"type": "text", "text": "no"}]}"#,
         ),
         (
             r#"{"role": "assistant", "content": null, "reasoning": "r", "tool_calls": [], "tool_call_id": "x"}"#,
@@ -48,8 +48,8 @@ fn messages_are_rebuilt_from_the_members_the_engine_knows() {
         ),
         (
             r#"{"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{\"b\": 1.50, \"a\": 123456789012345678901}"}, "id": "i", "index": 0}]}"#,
-            r#"{"role": "assistant", "content": "", "tool_calls": [{"id": "i", "function": {"arguments": {"b": 1.5, "a": 123456789012345678901}, "name": "f"}, "type": "function"}]}"#,
-            r#"{"role": "assistant", "content": [], "tool_calls": [{"id": "i", "function": {"arguments": {"b": 1.5, "a": 123456789012345678901}, "name": "f"}, "type": "function"}]}"#,
+            r#"{"role": "assistant", "content": "", "tool_calls": [{"id": "i", "function": {"arguments": {"b": 1.5, "a": 123456789012345678901}, "name": "f"}, "type": "function", "index": 0}]}"#,
+            r#"{"role": "assistant", "content": [], "tool_calls": [{"id": "i", "function": {"arguments": {"b": 1.5, "a": 123456789012345678901}, "name": "f"}, "type": "function", "index": 0}]}"#,
         ),
     ] {
         assert_eq!(message(PLAIN, given), Ok(format!("{plain}\n")));
@@ -59,8 +59,10 @@ fn messages_are_rebuilt_from_the_members_the_engine_knows() {
 
 #[test]
 fn arguments_that_are_no_object_become_an_empty_one() {
-    for arguments in ["null", "\"\"", "\"{oops\"", "\"[1]\"", "\"42\"", "[1]", "\"null\""] {
-        let call = format!(r#"{{"function": {{"name": "f", "arguments": {arguments}}}}}"#);
+    for arguments in ["\"\"", "\"{oops\"", "\"[1]\"", "\"42\"", "\"null\""] {
+        let call = format!(
+            r#"{{"id": "i", "type": "function", "function": {{"name": "f", "arguments": {arguments}}}}}"#
+        );
         let given = format!(r#"{{"role": "assistant", "tool_calls": [{call}]}}"#);
         let template = "{{ messages[0].tool_calls[0].function.arguments | tojson }}";
         assert_eq!(message(template, &given), Ok("{}".to_owned()), "{arguments}");
@@ -72,7 +74,7 @@ fn developers_speak_as_system_unless_the_template_knows_them() {
     let messages = r#"{"role": "user", "content": "u"}, {"role": "developer", "content": "d"}, {"role": "system", "content": [{"type": "text", "text": "s"}]}"#;
     let listed = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}";
     assert_eq!(message(listed, messages), Ok("system=d\n\ns;user=u;".to_owned()));
-    let known = format!("{listed}{{# developer #}}");
+    let known = format!("{listed}{{# 'developer' #}}");
     assert_eq!(message(&known, messages), Ok("user=u;developer=d;system=s;".to_owned()));
 }
 
@@ -90,7 +92,7 @@ fn the_final_message_is_continued_where_it_ends() {
     assert_eq!(render(plain, &body(r#""a b ""#)), Ok("<a b ".to_owned()));
     assert_eq!(render(trimmed, &body(r#""a b ""#)), Ok("<a b".to_owned()));
     assert_eq!(
-        render(parts, &body(r#"["x", {"type": "text", "text": "y"}]"#)),
+        render(parts, &body(r#"[{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]"#)),
         Ok("<xy".to_owned())
     );
     for (template, content) in [(parts, "[]"), ("nothing", "\"a\""), (parts, "null")] {
@@ -128,12 +130,12 @@ fn what_the_engine_refuses_is_refused_by_name() {
         (format!(r#"{{{user}, "chat_template": "x"}}"#), "chat_template: "),
         (format!(r#"{{{user}, "chat_template_kwargs": 1}}"#), "chat_template_kwargs: "),
         (
-            format!(r#"{{{user}, "chat_template_kwargs": {{"tokenize": true}}}}"#),
-            "chat_template_kwargs.tokenize: ",
+            format!(r#"{{{user}, "chat_template_kwargs": {{"chat_template": "x"}}}}"#),
+            "chat_template_kwargs.chat_template: ",
         ),
         (format!(r#"{{{user}, "documents": "x"}}"#), "documents: "),
         (format!(r#"{{{user}, "truncate_prompt_tokens": -2}}"#), "truncate_prompt_tokens: "),
-        (format!(r#"{{{user}, "add_special_tokens": 1}}"#), "add_special_tokens: "),
+        (format!(r#"{{{user}, "add_special_tokens": 2}}"#), "add_special_tokens: "),
     ] {
         let error = render(PLAIN, &body).unwrap_err();
         assert!(error.starts_with(start), "{body}: {error}");
@@ -142,26 +144,29 @@ fn what_the_engine_refuses_is_refused_by_name() {
 
 #[test]
 fn members_of_the_request_count_before_keyword_arguments() {
-    let template = "{{ add_generation_prompt }} {{ documents }} {{ reasoning_effort }} {{ enable_thinking }} {{ bos_token }} {{ other }} {{ tools }} {{ messages | length }}";
+    let template = "{{ add_generation_prompt }} {{ documents }} {{ reasoning_effort }} {{ enable_thinking }} {{ bos_token }} {{ other }} {{ tools }} {{ messages | length }}{{ mode }}{{ padding }}{% for i in range(0) %}{% endfor %}";
     let template = ChatTemplate::from_parts(template, br#"{"bos_token": "<s>"}"#).unwrap();
     let render = |more: &str| {
-        let body = format!(r#"{{"messages": [] {more}}}"#);
+        let body = format!(r#"{{"messages": [{{"role": "user"}}] {more}}}"#);
         template.render(ChatApi::Chat, body.as_bytes(), 0).unwrap().text
     };
-    assert_eq!(render(""), "True None   <s>  None 0");
-    let kwargs = r#""chat_template_kwargs": {"add_generation_prompt": false, "documents": [1], "reasoning_effort": "low", "bos_token": "B", "other": 1.0, "tools": 1, "messages": [1]}"#;
-    assert_eq!(render(&format!(", {kwargs}")), "True [1] low  B 1.0 None 0");
+    assert_eq!(render(""), "True None   <s>  None 1");
+    let kwargs = r#""chat_template_kwargs": {"add_generation_prompt": false, "documents": [{"b": 1}], "reasoning_effort": "low", "bos_token": "B", "other": 1.0, "tools": [{"a": 1}], "mode": "auto", "range": 1, "padding": true}"#;
+    assert_eq!(render(&format!(", {kwargs}")), "True [{'b': 1}] low  B 1.0 [{'a': 1}] 1");
     let explicit = r#""add_generation_prompt": false, "documents": [], "reasoning_effort": "none""#;
-    assert_eq!(render(&format!(", {explicit}, {kwargs}")), "False [] none False B 1.0 None 0");
+    assert_eq!(
+        render(&format!(", {explicit}, {kwargs}")),
+        "False [] none False B 1.0 [{'a': 1}] 1"
+    );
     let thinking =
         r#""reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}"#;
-    assert_eq!(render(&format!(", {thinking}")), "True None none True <s>  None 0");
+    assert_eq!(render(&format!(", {thinking}")), "True None none True <s>  None 1");
 }
 
 #[test]
 fn what_the_tokenizer_must_know_is_handed_on() {
     let template = ChatTemplate::from_parts("x", b"{}").unwrap();
-    let body = br#"{"messages": [], "add_special_tokens": true, "truncate_prompt_tokens": -1, "truncation_side": "right"}"#;
+    let body = br#"{"messages": [{"role": "user"}], "add_special_tokens": true, "truncate_prompt_tokens": -1, "truncation_side": "right"}"#;
     let rendered = template.render(ChatApi::Chat, body, 0).unwrap();
     assert!(rendered.add_special_tokens);
     assert_eq!(rendered.truncate, Some(-1));
@@ -171,7 +176,7 @@ fn what_the_tokenizer_must_know_is_handed_on() {
 #[test]
 fn line_ends_of_a_template_are_line_feeds() {
     let template = "{% if true %}\r\na\r\n{% endif %}\rb{{ '\r' | length }}\r\n";
-    assert_eq!(render(template, r#"{"messages": []}"#), Ok("a\nb1".to_owned()));
+    assert_eq!(render(template, r#"{"messages": [{"role": "user"}]}"#), Ok("a\nb1".to_owned()));
 }
 
 #[test]
@@ -195,7 +200,7 @@ fn fuel_and_output_are_bounded() {
     let limits = Limits { fuel: 100_000, output: 1000, ..Limits::default() };
     let run = |template: &str| {
         let template = ChatTemplate::from_parts(template, b"{}").unwrap().with_limits(limits);
-        template.render(ChatApi::Chat, br#"{"messages": []}"#, 0)
+        template.render(ChatApi::Chat, br#"{"messages": [{"role": "user"}]}"#, 0)
     };
     assert!(matches!(run(endless), Err(TemplateError::Fuel { limit: 100_000 })));
     let recursive = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
@@ -285,7 +290,7 @@ impl Dir {
 
     fn render(&self, tools: bool) -> Result<String, TemplateError> {
         let tools = if tools { r#", "tools": [{"function": {"name": "f"}}]"# } else { "" };
-        let body = format!(r#"{{"messages": []{tools}}}"#);
+        let body = format!(r#"{{"messages": [{{"role": "user"}}]{tools}}}"#);
         let template = ChatTemplate::load(&self.0)?;
         template.render(ChatApi::Chat, body.as_bytes(), 0).map(|rendered| rendered.text)
     }

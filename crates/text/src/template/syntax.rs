@@ -36,6 +36,15 @@ pub(super) fn parsable(source: &str) -> String {
     edited(source, false)
 }
 
+/// Whether the template has `generation` blocks, which Jinja itself does not know.
+pub(super) fn marks_generation(source: &str) -> bool {
+    let mut tag = false;
+    tokenize(source, false, config()).flatten().any(|(token, _)| {
+        let opened = std::mem::replace(&mut tag, matches!(token, Token::BlockStart));
+        opened && matches!(token, Token::Ident("generation"))
+    })
+}
+
 fn edited(source: &str, whole: bool) -> String {
     let mut edits = Edits { whole, ..Edits::default() };
     for token in tokenize(source, false, config()) {

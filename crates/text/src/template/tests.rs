@@ -49,24 +49,33 @@ fn recorded_chats_render_to_the_recorded_texts() {
 
 /// Renders a line of `tests/jinja/cases.jsonl`; see `record.py` there.
 fn recorded_by_jinja(case: &Object, chats: &Object) -> Result<String, String> {
+    const NOW: i64 = 1_722_470_405;
     let text = |member| case.get(member).and_then(Json::as_text);
-    let (template, body) = match (text("file"), text("chat"), text("template")) {
-        (Some(file), Some(chat), _) => (jinja(file), chats.get(chat).unwrap().clone()),
+    let config = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#;
+    let loaded = |template: &str| {
+        ChatTemplate::from_parts(template, config).map_err(|error| error.to_string())
+    };
+    let rendered = match (text("file"), text("chat"), text("template")) {
+        (Some(file), Some(chat), _) => {
+            let Some(Json::Object(body)) = chats.get(chat).cloned() else { panic!("no {chat}") };
+            // As a response's: these conversations were not held against the engine's types.
+            let rendered = loaded(&jinja(file))?.rendered(body, ChatApi::Responses, 0, NOW, None);
+            rendered.map(|rendered| rendered.text)
+        }
         (_, _, Some(template)) => {
-            let variables = case.get("variables").unwrap().clone();
-            let members =
-                [("messages", Json::List(Vec::new())), ("chat_template_kwargs", variables)];
-            (template.to_string(), Json::Object(members.into()))
+            let base = br#"{"messages": [], "tools": null, "documents": null, "add_generation_prompt": true}"#;
+            let Ok(Json::Object(base)) = Json::parse(base) else { panic!("no object") };
+            let variables = case.get("variables").and_then(Json::as_object).unwrap();
+            // Of equal names the last one counts.
+            let all = base.entries.iter().chain(&variables.entries);
+            let all = all.map(|(name, json)| (name.to_string(), object::value(json)));
+            let now = (super::NOW.to_owned(), minijinja::Value::from(NOW));
+            let context = minijinja::Value::from_pairs(std::iter::once(now).chain(all));
+            loaded(template)?.run("default", context, 0)
         }
         _ => panic!("a case without a template: {case:?}"),
     };
-    let mut text = String::new();
-    Dumps::default().write(&mut text, &object::value(&body), 0).unwrap();
-    let config = br#"{"bos_token": "<s>", "eos_token": {"content": "</s>"}}"#;
-    let template =
-        ChatTemplate::from_parts(&template, config).map_err(|error| error.to_string())?;
-    let rendered = template.render(ChatApi::Chat, text.as_bytes(), 1_722_470_405);
-    rendered.map(|rendered| rendered.text).map_err(|error| error.to_string())
+    rendered.map_err(|error| error.to_string())
 }
 
 fn jinja(file: &str) -> String {
@@ -126,7 +135,7 @@ fn anthropic_requests_become_chats() {
                 {"type": "tool_result", "tool_use_id": "t2", "content": "r"},
                 {"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t3"}]}],
-        "tools": [{"name": "f", "description": "d", "input_schema": {"properties": {}}}, {"name": "g"}],
+        "tools": [{"name": "f", "description": "d", "input_schema": {"properties": {}}}, {"name": "g", "input_schema": {}}],
         "output_config": {"effort": "low"}}"#;
     let expected = concat!(
         r#"{"model": "m", "messages": ["#,
@@ -139,7 +148,7 @@ fn anthropic_requests_become_chats() {
         r#"{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}, "#,
         r#"{"role": "tool", "tool_call_id": "t3", "content": ""}], "#,
         r#""max_tokens": 4, "reasoning_effort": "low", "#,
-        r#""tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"properties": {}, "type": "object"}, "defer_loading": null}}, {"type": "function", "function": {"name": "g", "description": null, "parameters": {"type": "object"}, "defer_loading": null}}], "#,
+        r#""tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"properties": {}, "type": "object"}, "strict": null, "defer_loading": null}}, {"type": "function", "function": {"name": "g", "description": null, "parameters": {"type": "object"}, "strict": null, "defer_loading": null}}], "#,
         r#""tool_choice": "auto"}"#,
     );
     assert_eq!(converted(ChatApi::Messages, body).as_deref(), Ok(expected));
@@ -148,7 +157,7 @@ fn anthropic_requests_become_chats() {
 #[test]
 fn anthropic_requests_render_as_the_chats_they_become() {
     let template = ChatTemplate::load(&fixtures().join("model")).unwrap();
-    let body = r#"{"system": [{"type": "text", "text": "x-anthropic-billing-header: abc"},
+    let body = r#"{"max_tokens": 4, "system": [{"type": "text", "text": "x-anthropic-billing-header: abc"},
         {"type": "text", "text": "Be brief."}],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}"#;
     let rendered = template.render(ChatApi::Messages, body.as_bytes(), 0).unwrap();
