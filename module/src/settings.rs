@@ -46,6 +46,29 @@ pub enum StaleMetrics {
     LastKnown,
 }
 
+/// The hash by which an engine knows images: its `--mm-hasher-algorithm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MmHasher {
+    /// The engine's default.
+    #[default]
+    Blake3,
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// What the engines of a model were started with, as far as it enters the digests of images.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Engine {
+    /// Their `--model`, where it is not the name under which the model is loaded here.
+    pub model: Option<String>,
+    /// Their hash.
+    pub mm_hasher: MmHasher,
+}
+
 /// Where prompts are turned into the tokens that engines see, for configurations that ask for them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -55,6 +78,8 @@ pub struct Tokenizers {
     pub directory: Option<PathBuf>,
     /// Models that lie elsewhere: the directory, or the `tokenizer.json` in it.
     pub map: BTreeMap<String, PathBuf>,
+    /// What the engines of a model were started with.
+    pub engines: BTreeMap<String, Engine>,
     /// Threads that tokenize, 1 to 64.
     pub threads: usize,
     /// Requests that may wait for these threads; the next one goes without tokens at once.
@@ -74,6 +99,7 @@ impl Default for Tokenizers {
         Self {
             directory: None,
             map: BTreeMap::new(),
+            engines: BTreeMap::new(),
             threads: 2,
             queue: 1024,
             cache_bytes: 256 << 20,
@@ -260,6 +286,11 @@ mod tests {
         let tokenizers = Settings::parse(tokenizers).unwrap().tokenizers;
         assert_eq!(tokenizers.timeout, Duration::from_millis(5));
         assert_eq!((tokenizers.threads, tokenizers.queue), (2, 1024));
+        let engines = b"tokenizers: {engines: {a: {model: /m/a}, b: {mmHasher: sha512}}}";
+        let engines = Settings::parse(engines).unwrap().tokenizers.engines;
+        let model = Some("/m/a".to_owned());
+        assert_eq!(engines["a"], Engine { model, mm_hasher: MmHasher::Blake3 });
+        assert_eq!(engines["b"], Engine { model: None, mm_hasher: MmHasher::Sha512 });
         let json = br#"{"destination": "overrideHost", "staleMetrics": "lastKnown"}"#;
         let settings = Settings::parse(json).unwrap();
         assert_eq!(settings.destination, Destination::OverrideHost);

@@ -2,9 +2,16 @@
 #![cfg(feature = "prompts")]
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use inlane_kv::event::{EngineType, decode};
+use inlane_kv::extras::{Extras, Item};
+use inlane_kv::frames::Message;
+use inlane_kv::keys::{Algorithm, Hasher};
+use inlane_kv::literal::LiteralMirror;
+use inlane_kv::{Applier, Limits};
 use inlane_text::tokens::{
     Engine, MediaHasher, Model, PromptApi, PromptError, TokenCache, Tokenized,
 };
@@ -189,4 +196,76 @@ fn the_engines_start_enters_the_digest() {
         let engine = Engine { model: Some("/models/qwen".to_owned()), media_hasher: hasher };
         assert_eq!(digest(&engine), vectors[name], "{name}");
     }
+}
+
+/// Tokens of a block of the recorded engine.
+const BLOCK: NonZeroU32 = NonZeroU32::new(32).expect("not zero");
+
+fn hasher() -> Hasher {
+    Hasher::new(Algorithm::CborFnv, "", BLOCK)
+}
+
+/// The index after all messages of the engine.
+fn stored() -> LiteralMirror {
+    let mut applier = Applier::new(hasher(), [], Limits::default());
+    let mut mirror = LiteralMirror::default();
+    let messages = fs::read_to_string(recorded().join("events.jsonl")).expect("events");
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).expect("JSON");
+        let frames = message["frames_hex"].as_array().expect("frames").iter();
+        let frames: Vec<Vec<u8>> = frames.map(|frame| hex(frame.as_str().expect("text"))).collect();
+        let message = Message::live(&frames).expect("a message");
+        let batch = decode(message.payload, EngineType::Vllm).expect("a batch");
+        let applied = applier.apply(&mut mirror, 0, "qwen2_5_vl", &batch);
+        assert_eq!(applied.skipped, 0);
+    }
+    mirror
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks_exact(2);
+    digits
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).expect("text"), 16).expect("hex"))
+        .collect()
+}
+
+/// The keys under which a request is looked up.
+fn keys(tokenized: &Tokenized) -> Vec<u64> {
+    let place = |place: u64| u32::try_from(place).expect("a place");
+    let items: Vec<Item<'_>> = tokenized
+        .media
+        .iter()
+        .map(|range| Item {
+            start: place(range.offset),
+            end: place(range.offset + range.length),
+            identifier: &range.hash,
+        })
+        .collect();
+    let mut keys = Vec::new();
+    let hasher = hasher();
+    let start = hasher.start("qwen2_5_vl");
+    hasher.extend(start, &tokenized.prompts[0], &Extras::new(&items, None), &mut keys);
+    keys
+}
+
+#[test]
+fn the_blocks_of_chats_with_images_are_found_in_the_engines_events() {
+    let (model, mirror) = (load("qwen2_5_vl", &Engine::default()), stored());
+    let images = json(&recorded().join("images.json"));
+    let (mut blocks, mut chats) = (0, 0);
+    let lines = fs::read_to_string(recorded().join("qwen2_5_vl.jsonl")).expect("recordings");
+    for line in lines.lines() {
+        let mut case: Value = serde_json::from_str(line).expect("JSON");
+        fill(&mut case["request"], &images);
+        let Ok(mut made) = tokenize(&model, &case["request"]) else { continue };
+        let keys = keys(&made);
+        let held = mirror.longest_prefix(0, 0, &keys);
+        assert_eq!(held, keys.len(), "{}", case["note"]);
+        blocks += held;
+        chats += usize::from(held > 0);
+        // Another image in the same place is another prompt.
+        made.media.iter_mut().for_each(|range| range.hash.insert(0, 'x'));
+        assert_eq!(mirror.longest_prefix(0, 0, &self::keys(&made)), 0, "{}", case["note"]);
+    }
+    assert_eq!((blocks, chats), (70, 27));
 }

@@ -107,7 +107,7 @@ pub(super) fn ask<EHF: EnvoyHttpFilterExt>(
     let model = wish.model.as_deref().unwrap_or(summary.model);
     let Some(api) = prompt_api(noted) else { return Err(Tokens::Unasked) };
     let server = wish.vllm.as_ref().filter(|_| !tokenizers.render_cluster().is_empty());
-    // How many tokens an image takes only the model's own processor knows, which a server has.
+    // A server knows images of every kind, and of every model.
     let local = tokenizers.model(model).filter(|_| server.is_none() || !body.has_media());
     let delivery = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), TOKENS));
     let mut waiting = Waiting { delivery, tokenizers, callout: None, converting: None };

@@ -22,7 +22,8 @@ use arc_swap::ArcSwapOption;
 use envoy_proxy_dynamic_modules_rust_sdk::{envoy_log_info, envoy_log_warn};
 use inlane_plugins::token_producer::Wish;
 use inlane_text::tokens::{
-    Change, Job, Model, Models, Pool, PoolSize, PromptApi, Source, TokenCache, Watch,
+    Change, Engine, Job, MediaHasher, Model, Models, Pool, PoolSize, PromptApi, Source, TokenCache,
+    Watch,
 };
 use parking_lot::Mutex;
 
@@ -32,7 +33,7 @@ use deadlines::Deadlines;
 pub use delivery::{Delivery, Missed};
 
 use super::Served;
-use crate::settings::Settings;
+use crate::settings::{self, MmHasher, Settings};
 
 /// How often directories of models are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -107,6 +108,8 @@ impl Wanted {
         source.directory = own.directory.clone().or(source.directory).or_else(named);
         source.map = wish.map.clone();
         source.map.extend(own.map.clone());
+        source.engines =
+            own.engines.iter().map(|(name, own)| (name.clone(), engine(own))).collect();
         // Copies of bodies may take a quarter of what bodies may take.
         let bytes = usize::try_from(settings.max_held_bytes / 4).unwrap_or(usize::MAX);
         Self {
@@ -117,6 +120,15 @@ impl Wanted {
             render_cluster: own.render_cluster.clone(),
         }
     }
+}
+
+fn engine(own: &settings::Engine) -> Engine {
+    let media_hasher = match own.mm_hasher {
+        MmHasher::Blake3 => MediaHasher::Blake3,
+        MmHasher::Sha256 => MediaHasher::Sha256,
+        MmHasher::Sha512 => MediaHasher::Sha512,
+    };
+    Engine { model: own.model.clone(), media_hasher }
 }
 
 /// Models, and the threads that tokenize for them.

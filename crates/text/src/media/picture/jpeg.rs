@@ -17,7 +17,9 @@ pub(super) fn read(payload: &Payload<'_>) -> Option<Picture> {
                 at += 1;
                 continue;
             }
-            (0xff, 0xc0..=0xfe) if !matches!(code, 0xd0..=0xd9) => {}
+            // Pillow takes these for marks without a segment, or for a frame.
+            (0xff, 0xc8 | 0xd0..=0xd9 | 0xde | 0xf0..=0xfd) => return None,
+            (0xff, 0xc0..=0xfe) => {}
             _ => return None,
         }
         let length = usize::from(u16::from_be_bytes(payload.bytes(at + 2)?));

@@ -4,7 +4,8 @@
 //! and converts other modes than RGB (`multimodal/media/image.py`). All of that stands in headers and
 //! metadata; pixels are never decoded. Whatever Pillow might read differently from what is read here
 //! (broken metadata, animations, orientations told in XMP) is not an image: `None`. An image that
-//! Pillow would refuse may be taken for one; the engine refuses such a request.
+//! Pillow would refuse may be taken for one; the engine refuses such a request. One whose pixels are
+//! damaged in a way that Pillow bears with is turned here and not there: that shows in no header.
 
 mod exif;
 mod gif;
