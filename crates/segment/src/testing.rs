@@ -156,6 +156,8 @@ pub(crate) fn explore<T: Ord + Send + 'static>(
     let answers = Arc::new(Mutex::new(BTreeSet::new()));
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
+    // What sets a model up counts as well.
+    builder.max_branches = 10_000;
     builder.check({
         let (executions, answers) = (Arc::clone(&executions), Arc::clone(&answers));
         move || {

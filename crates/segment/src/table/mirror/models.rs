@@ -140,3 +140,27 @@ fn a_new_stretch_is_never_seen_with_old_holders() {
     };
     assert_eq!(beside(setup, write, &[2, 4]), BTreeSet::from([1, 21, 20]));
 }
+
+/// The word of the second block is looked at before the end of the first one's run. Then its record
+/// is given up and becomes that of the first block, with a holder who never had the second.
+#[test]
+fn a_word_that_was_kept_is_never_read_with_a_recycled_record() {
+    let setup = |writer: &mut Writer| {
+        for slot in [2, 4, 6, 7] {
+            hold(writer, slot, &[3]);
+        }
+        for slot in [0, 1, 3] {
+            hold(writer, slot, &[2]);
+        }
+        // The rest of the page waits, so that the next record takes the first cell that is given up.
+        for _ in 0..7 {
+            hold(writer, 5, &[2]);
+            writer.release(5, 0, 2);
+        }
+    };
+    let write = |writer: &mut Writer| {
+        writer.release(7, 0, 3);
+        hold(writer, 5, &[2]);
+    };
+    assert_eq!(beside(setup, write, &[2, 3]), BTreeSet::from([1_011, 101_011]));
+}
