@@ -330,9 +330,9 @@ impl Control {
             let shared = Rc::clone(&self.shared);
             tokio::task::spawn_local(async move {
                 let at = SocketAddr::new(endpoint.address, endpoint.port);
-                let found = kv::ask(at, endpoint.rank, base).await;
-                if let (Some(found), Some(events)) = (found, &mut *shared.events.borrow_mut()) {
-                    events.learn(&endpoint, found);
+                let answer = kv::ask(at, endpoint.rank, base).await;
+                if let Some(events) = &mut *shared.events.borrow_mut() {
+                    events.learn(&endpoint, answer);
                 }
             });
         }

@@ -516,7 +516,7 @@ fn a_control_plane_that_hears_nobody_knows_what_another_hears() {
     let config = shared(&ports.config()).replace("unix://", "rediss://");
     hearing.write("config.yaml", &config);
     eventually("the refusal", || {
-        first.log_text().contains("redisConfig.address: rediss:// is not supported").then_some(())
+        first.log_text().contains("rediss:// is not supported").then_some(())
     });
     assert_eq!(first.metric(series), Some(1.0));
 }

@@ -104,7 +104,7 @@ impl<T: Table> Core<T> {
             }
         }
         let mut follower = Follower::new(position, now);
-        follower.set_can_replay(place.replays.is_some());
+        follower.set_can_replay(place.replays.is_some(), now, &mut self.effects);
         let (name, address) = (who.name.clone(), who.address);
         self.commands.push(Command::Register { id, name, address });
         connect(id, &who, &place, &mut self.commands);
@@ -113,6 +113,7 @@ impl<T: Table> Core<T> {
             place,
             follower,
             model: None,
+            nameless: false,
             connected: false,
             since: now,
             numbers: Numbers::default(),
@@ -123,29 +124,43 @@ impl<T: Table> Core<T> {
     /// A publisher is reached elsewhere than before.
     pub(crate) fn relocate(&mut self, id: PublisherId, place: Place, now: Instant) {
         let Some(publisher) = self.publishers.get_mut(&id) else { return };
-        publisher.follower.set_can_replay(place.replays.is_some());
+        publisher.follower.set_can_replay(place.replays.is_some(), now, &mut self.effects);
         let before = std::mem::replace(&mut publisher.place, place);
         let place = &publisher.place;
         if (&before.events, &before.filter) != (&place.events, &place.filter) {
             publisher.connected = false;
             connect(id, &publisher.who, place, &mut self.commands);
         }
+        let is_new = place.replays.is_some() && before.replays != place.replays;
         // Nothing tells when a publisher that connects to us does: it is asked for what was missed
-        // as soon as it can be.
-        if place.events.is_none() && place.replays.is_some() && before.replays != place.replays {
+        // as soon as it can be. So is one that was heard before it could be.
+        if is_new && (place.events.is_none() || publisher.connected) {
             publisher.follower.on_connected(now, &mut self.effects);
-            self.perform(id, now);
         }
+        self.perform(id, now);
     }
 
     /// What a publisher's model is when its messages do not say.
-    pub(crate) fn set_model(&mut self, id: PublisherId, model: &str) {
-        if let Some(publisher) = self.publishers.get_mut(&id)
-            && publisher.model.is_none()
-        {
-            publisher.model = Some(model.into());
-            publisher.follower.end_cool_down();
+    pub(crate) fn set_model(&mut self, id: PublisherId, model: &str, now: Instant) {
+        let Some(publisher) = self.publishers.get_mut(&id) else { return };
+        if publisher.model.is_some() {
+            return;
         }
+        publisher.model = Some(model.into());
+        let slot = publisher.who.slot;
+        if std::mem::take(&mut publisher.nameless) {
+            tracing::info!(
+                endpoint = publisher.who.endpoint,
+                model,
+                "cached blocks are learned anew: their model was not known"
+            );
+            publisher.follower.relearn(now, &mut self.effects);
+            self.empty(slot);
+        } else if publisher.follower.next().is_none() && !publisher.follower.is_replaying() {
+            // Replays that could not be read for want of it can be now.
+            publisher.follower.on_connected(now, &mut self.effects);
+        }
+        self.perform(id, now);
     }
 
     /// A publisher is gone, and with it what it held.
@@ -322,7 +337,7 @@ impl<T: Table> Core<T> {
                 self.commands.push(Command::EndReplay { id });
             }
             let mut follower = Follower::new(None, now);
-            follower.set_can_replay(publisher.place.replays.is_some());
+            follower.set_can_replay(publisher.place.replays.is_some(), now, &mut self.effects);
             follower.on_connected(now, &mut self.effects);
             publisher.follower = follower;
             self.effects.clear();
@@ -398,6 +413,7 @@ impl<T: Table> Core<T> {
     fn clear(&mut self, id: PublisherId, reason: Reason) {
         let Some(publisher) = self.publishers.get_mut(&id) else { return };
         publisher.numbers.count_clear(reason);
+        publisher.nameless = false;
         let slot = publisher.who.slot;
         let held = self.table.as_ref().map_or(0, |table| table.len(slot));
         if held > 0 {
@@ -410,7 +426,7 @@ impl<T: Table> Core<T> {
     fn apply(&mut self, id: PublisherId, message: &Message, position: Position) {
         let Self { publishers, table, applier, engine, pairs, buffers, .. } = self;
         let (Some(publisher), Some(table)) = (publishers.get_mut(&id), table) else { return };
-        let Publisher { who, numbers, model, .. } = publisher;
+        let Publisher { who, numbers, model, nameless, .. } = publisher;
         let model = message.model.as_deref().or(model.as_deref()).unwrap_or_default();
         table.own(who.slot);
         match decode_into(&message.payload, *engine, std::mem::take(buffers)) {
@@ -421,6 +437,7 @@ impl<T: Table> Core<T> {
                     tracing::debug!(endpoint = who.endpoint, error = %error, "an event is malformed");
                 }
                 let applied = applier.apply(table, who.slot, model, &batch);
+                *nameless |= model.is_empty() && applied.stored > 0;
                 pairs.stored += applied.stored as u64;
                 pairs.removed += applied.removed as u64;
                 *buffers = batch.into_buffers();

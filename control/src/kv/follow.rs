@@ -25,8 +25,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 const ATTEMPTS: u32 = 3;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// After a replay that failed.
+/// After a replay that failed; each time it fails again twice as long, so often.
 const COOL_DOWN: Duration = Duration::from_secs(30);
+const DOUBLINGS: u32 = 4;
 /// Bytes of live messages held while a replay runs, and while it waits for its turn.
 const HELD: (usize, usize) = (4 << 20, 16 << 10);
 
@@ -89,6 +90,11 @@ fn print(payload: &[u8]) -> u32 {
     ((hash >> 32 ^ hash) & ((1 << PRINT_BITS) - 1)) as u32
 }
 
+/// Room that a held message takes.
+fn held_bytes(message: &Message) -> usize {
+    size_of::<Message>() + message.payload.len()
+}
+
 /// Why what was held is not believed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -149,6 +155,8 @@ pub(crate) struct Follower {
     attempts: u32,
     began: Option<Instant>,
     cool_until: Option<Instant>,
+    /// Replays that failed, one after the other.
+    failures: u32,
     heard: Instant,
     silent: bool,
 }
@@ -191,17 +199,27 @@ impl Follower {
             attempts: 0,
             began: None,
             cool_until: None,
+            failures: 0,
             heard: now,
             silent: false,
         }
     }
 
-    /// Whether replays can be asked for.
-    pub(crate) fn set_can_replay(&mut self, can: bool) {
-        if can != self.can_replay {
-            self.can_replay = can;
-            self.cool_until = None;
+    /// Whether replays can be asked for. One that is wanted or under way when they no longer can be is
+    /// given up, and with it what it was to confirm.
+    pub(crate) fn set_can_replay(&mut self, can: bool, now: Instant, out: &mut Vec<Effect>) {
+        if can == self.can_replay {
+            return;
         }
+        self.can_replay = can;
+        (self.cool_until, self.failures) = (None, 0);
+        if can || self.phase == Phase::Following {
+            return;
+        }
+        if self.is_replaying() {
+            out.push(Effect::EndReplay);
+        }
+        self.give_up(now, out);
     }
 
     /// Whether a replay is wanted that has not begun.
@@ -249,6 +267,18 @@ impl Follower {
         self.cool_until = None;
     }
 
+    /// Nothing is known any more of what was applied: it is asked for again.
+    pub(crate) fn relearn(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        if self.is_replaying() {
+            out.push(Effect::EndReplay);
+        }
+        (self.position, self.verified, self.partial) = (None, false, false);
+        (self.cool_until, self.fruitless) = (None, false);
+        if self.may_replay(now) {
+            self.want(out);
+        }
+    }
+
     /// A message of the live stream.
     pub(crate) fn on_live(&mut self, message: Message, now: Instant, out: &mut Vec<Effect>) {
         self.hear(now);
@@ -267,14 +297,23 @@ impl Follower {
         }
         match self.phase {
             Phase::Following => self.take(message, now, out),
+            // Where others have their turn for long, or nobody answers.
+            Phase::Wanting | Phase::Pausing(_) if self.goes_on(&message) => {
+                self.apply(message, out);
+            }
             Phase::Wanting | Phase::Pausing(_) | Phase::Replaying(_) => self.hold(message),
         }
+    }
+
+    /// Whether a message follows what is certain: it need not wait for a replay.
+    fn goes_on(&self, message: &Message) -> bool {
+        self.verified && self.held.is_empty() && self.next() == Some(message.seq)
     }
 
     /// The connection stands, for the first time or again: what was missed has to be asked for.
     pub(crate) fn on_connected(&mut self, now: Instant, out: &mut Vec<Effect>) {
         // A failure before is no reason not to try with a new connection.
-        self.cool_until = None;
+        (self.cool_until, self.failures) = (None, 0);
         if self.may_replay(now) {
             // It may be another life, of which a replay under way knows nothing.
             self.verified = false;
@@ -302,6 +341,7 @@ impl Follower {
         self.began.get_or_insert(now);
         self.lost = false;
         self.doubted = false;
+        self.drop_known();
         from
     }
 
@@ -372,6 +412,7 @@ impl Follower {
         }
         self.verified = true;
         self.partial = false;
+        self.failures = 0;
         self.fruitless = !at.applied;
         self.finish(now, out);
     }
@@ -471,12 +512,24 @@ impl Follower {
 
     fn hold(&mut self, message: Message) {
         let most = if self.is_replaying() { HELD.0 } else { HELD.1 };
-        if self.held_bytes + message.payload.len() > most {
+        let bytes = held_bytes(&message);
+        if self.held_bytes + bytes > most {
+            self.drop_known();
+        }
+        if self.held_bytes + bytes > most {
             self.lost = true;
             return;
         }
-        self.held_bytes += message.payload.len();
+        self.held_bytes += bytes;
         self.held.push_back(message);
+    }
+
+    /// Gives up the room of messages that a replay has brought already.
+    fn drop_known(&mut self) {
+        let Some(next) = self.next().filter(|_| self.verified) else { return };
+        while let Some(message) = self.held.pop_front_if(|message| message.seq < next) {
+            self.held_bytes = self.held_bytes.saturating_sub(held_bytes(&message));
+        }
     }
 
     fn clear(&mut self, reason: Reason, out: &mut Vec<Effect>) {
@@ -495,7 +548,7 @@ impl Follower {
         self.phase = Phase::Following;
         self.held.clear();
         self.held_bytes = 0;
-        self.cool_until = None;
+        (self.cool_until, self.failures) = (None, 0);
         self.fruitless = false;
         self.attempts = 0;
         self.began = None;
@@ -533,7 +586,12 @@ impl Follower {
     /// on with is judged without it.
     fn fail(&mut self, operation: Operation, now: Instant, out: &mut Vec<Effect>) {
         out.push(Effect::Failed(operation));
-        self.cool_until = Some(now + COOL_DOWN);
+        self.cool_until = Some(now + COOL_DOWN * (1 << self.failures.min(DOUBLINGS)));
+        self.failures += 1;
+        self.give_up(now, out);
+    }
+
+    fn give_up(&mut self, now: Instant, out: &mut Vec<Effect>) {
         self.verified &= !self.doubted;
         if !self.verified && self.position.is_some() {
             self.clear(Reason::Gap, out);
@@ -549,7 +607,7 @@ impl Follower {
         while self.phase == Phase::Following
             && let Some(message) = self.held.pop_front()
         {
-            self.held_bytes = self.held_bytes.saturating_sub(message.payload.len());
+            self.held_bytes = self.held_bytes.saturating_sub(held_bytes(&message));
             let behind = std::mem::take(&mut self.held);
             self.take(message, now, out);
             // What it put back comes first.

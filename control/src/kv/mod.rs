@@ -49,7 +49,8 @@ use self::queue::{PublisherId, Queue};
 use self::redis::Shared;
 pub(crate) use self::segment::{SegmentTable, Tap, Ties};
 pub(crate) use self::settings::KvSettings;
-pub(crate) use self::sources::{Ask, Found, ask};
+use self::sources::Found;
+pub(crate) use self::sources::{Answer, Ask, ask};
 
 /// Bytes that may wait between the threads.
 const QUEUE_BYTES: usize = 128 << 20;
@@ -299,14 +300,15 @@ impl KvEvents {
     pub(crate) fn due_to_ask(&mut self) -> Vec<Endpoint> {
         let now = Instant::now();
         let Some(again) = self.options.ask.again() else { return Vec::new() };
-        // Who is away may come back with another port; who is silent may be elsewhere.
+        // Who is away may come back with another port; who is silent may be elsewhere; and without the
+        // model's name what is heard is of no use.
         let is_away =
             |p: &Publisher| p.follower.heard_live() && p.place.events.is_some() && !p.connected;
         let pauses: BTreeMap<PublisherId, Duration> = {
             let guarded = self.guarded.lock();
             let pause = |p: &Publisher| match is_away(p) {
                 true => Some(sources::SILENT),
-                false => (!p.follower.heard_live()).then_some(again),
+                false => (!p.follower.heard_live() || p.model.is_none()).then_some(again),
             };
             guarded.core.publishers().filter_map(|(id, p)| Some((id, pause(p)?))).collect()
         };
@@ -324,30 +326,35 @@ impl KvEvents {
     }
 
     /// What a pod has said of itself.
-    pub(crate) fn learn(&mut self, endpoint: &Endpoint, found: Found) {
+    pub(crate) fn learn(&mut self, endpoint: &Endpoint, answer: Answer) {
         let Some(known) = self.members.get(&endpoint.id) else { return };
         if known.endpoint != *endpoint {
             return;
         }
-        let (id, place) = (known.id, self.place(endpoint, Some(&found)));
+        let id = known.id;
+        let place = answer.found.as_ref().map(|found| self.place(endpoint, Some(found)));
+        let is_new = known.found != answer.found;
+        let now = Instant::now();
         let mut guarded = self.guarded.lock();
-        if known.found.as_ref() != Some(&found) {
-            tracing::info!(
-                endpoint = endpoint.id,
-                events = place.events,
-                replays = place.replays,
-                topic = found.topic,
-                "the pod says where it publishes KV-cache events"
-            );
+        if let Some(model) = &answer.model {
+            guarded.core.set_model(id, model, now);
         }
-        if let Some(model) = &found.model {
-            guarded.core.set_model(id, model);
+        if let (Some(place), Some(found)) = (place, &answer.found) {
+            if is_new {
+                tracing::info!(
+                    endpoint = endpoint.id,
+                    events = place.events,
+                    replays = place.replays,
+                    topic = found.topic,
+                    "the pod says where it publishes KV-cache events"
+                );
+            }
+            guarded.core.relocate(id, place, now);
         }
-        guarded.core.relocate(id, place, Instant::now());
         guarded.flush();
         drop(guarded);
-        if let Some(known) = self.members.get_mut(&endpoint.id) {
-            known.found = Some(found);
+        if let Some(known) = self.members.get_mut(&endpoint.id).filter(|_| answer.found.is_some()) {
+            known.found = answer.found;
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Publisher {
     pub(crate) follower: Follower,
     /// Model of its base: what topics without one mean.
     pub(crate) model: Option<Arc<str>>,
+    /// Whether blocks were taken in while it was not known.
+    pub(crate) nameless: bool,
     pub(crate) connected: bool,
     pub(crate) since: Instant,
     pub(crate) numbers: Numbers,

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use inlane_kv::Mirror;
 use inlane_segment::mapped::MappedWords;
-use inlane_segment::table::{MirrorReader, MirrorSpec, MirrorStats, MirrorWriter, TableError};
+use inlane_segment::table::{
+    HeldPair, MirrorReader, MirrorSpec, MirrorStats, MirrorWriter, TableError,
+};
 use inlane_segment::words::{Words, WordsMut};
 
 use super::core::Table;
@@ -117,6 +119,13 @@ impl SegmentTable {
     /// The tiers and keys that a slot holds.
     pub(crate) fn held(&self, slot: u16) -> Vec<(u8, u64)> {
         self.writer.iter(slot).collect()
+    }
+
+    /// The pairs that a slot holds.
+    pub(crate) fn pairs(&self, slot: u16) -> Vec<HeldPair> {
+        let mut pairs = Vec::with_capacity(self.writer.len(slot));
+        self.writer.for_each_held(slot, |pair| pairs.push(pair));
+        pairs
     }
 
     /// Blocks that are lent.

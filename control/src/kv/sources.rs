@@ -1,4 +1,5 @@
-//! `GET /kv_event_sources`: engines that say themselves where they publish (vLLM from 0.32).
+//! `GET /kv_event_sources`: engines that say themselves where they publish (vLLM from 0.32), and
+//! `GET /v1/models` for what their topics leave out.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Ask {
     }
 }
 
-/// What a pod says.
+/// What a pod says of its publisher.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Where it publishes, if it can be connected to.
@@ -61,7 +62,14 @@ pub(crate) struct Found {
     /// Where it can be asked for what was missed.
     pub(super) replays: Option<String>,
     pub(super) topic: String,
-    /// The model it serves, where its topic does not say.
+}
+
+/// What a pod answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Its publisher, if it says.
+    pub(super) found: Option<Found>,
+    /// The model it serves, where no topic is known that says.
     pub(super) model: Option<String>,
 }
 
@@ -73,13 +81,15 @@ impl Found {
 }
 
 /// Asks a pod about its rank's publisher; `base` is the port at which rank 0 is expected.
-pub(crate) async fn ask(at: SocketAddr, rank: u32, base: Option<u16>) -> Option<Found> {
-    let page = get(at, "/kv_event_sources").await?;
-    let mut found = read(&page, at.ip(), rank, base)?;
-    if found.topic.split('@').count() < 3 {
-        found.model = get(at, "/v1/models").await.and_then(|page| served(&page));
-    }
-    Some(found)
+pub(crate) async fn ask(at: SocketAddr, rank: u32, base: Option<u16>) -> Answer {
+    let page = get(at, "/kv_event_sources").await;
+    let found = page.and_then(|page| read(&page, at.ip(), rank, base));
+    let is_named = found.as_ref().is_some_and(|found| found.topic.split('@').count() >= 3);
+    let model = match is_named {
+        true => None,
+        false => get(at, "/v1/models").await.and_then(|page| served(&page)),
+    };
+    Answer { found, model }
 }
 
 async fn get(at: SocketAddr, path: &str) -> Option<Value> {
@@ -135,7 +145,6 @@ fn read(page: &Value, pod: IpAddr, rank: u32, base: Option<u16>) -> Option<Found
         connects: host(endpoint).is_some_and(|host| !binds(host, pod)),
         replays: url(text("replay_endpoint")),
         topic: text("topic").to_owned(),
-        model: None,
     })
 }
 

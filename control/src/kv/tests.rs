@@ -135,8 +135,77 @@ fn a_publisher_that_connects_is_asked_for_what_was_missed() {
     events.set_members([rank(0)].into_iter());
     let replays = Some(format!("tcp://{ADDRESS}:{}", base + 2));
     let topic = engine.setup.topic();
-    events.learn(&rank(0), Found { replays, topic, connects: true, ..Found::default() });
+    let found = Found { replays, topic, connects: true, ..Found::default() };
+    events.learn(&rank(0), Answer { found: Some(found), model: None });
     wait_until("the replay", || held(&words, &tokens) == [4, 0, 0, 0]);
+}
+
+#[test]
+fn blocks_of_a_model_that_is_told_late_are_learned_anew() {
+    let base = free_ports();
+    let words = words(SPEC);
+    let settings = KvSettings { filter: String::new(), ..settings(Some((base, Some(base + 2)))) };
+    let mut events = start(settings, words.clone());
+    // Neither its topic nor its replays name a model.
+    let mut engine = Engine::start(Setup {
+        address: ADDRESS,
+        port: 8_000,
+        events: base,
+        replays: Some(base + 2),
+        form: Form::Bare,
+        buffer: 1_000,
+    });
+    events.set_members([rank(0)].into_iter());
+    wait_until("a connection", || connected(&events) == 1);
+    engine.heard();
+    let mut say = |seq: u64, tokens: &[u32]| {
+        engine.lose(&store(tokens));
+        let payload = engine::batch(&store(tokens));
+        engine.publish_frames(&[b"", &seq.to_be_bytes(), &payload]);
+    };
+    let (early, late) = (prompt(1, 3), prompt(2, 2));
+    say(0, &early);
+    wait_until("a message", || events.lock().core.totals().applied == 1);
+    assert_eq!(held(&words, &early), [0; 4], "nobody asks for the keys of no model");
+    events.learn(&rank(0), Answer { found: None, model: Some(engine::MODEL.into()) });
+    wait_until("the replay", || held(&words, &early) == [3, 0, 0, 0]);
+    say(1, &late);
+    wait_until("what is said by name", || held(&words, &late) == [2, 0, 0, 0]);
+    assert_eq!(MirrorReader::open(words).unwrap().len(0), 5);
+}
+
+#[test]
+fn a_replay_endpoint_may_come_and_go() {
+    let base = free_ports();
+    let words = words(SPEC);
+    let mut events = start(settings(Some((base, None))), words.clone());
+    let mut engine = engine(base, true, 0);
+    let (one, two, three) = (prompt(1, 2), prompt(2, 3), prompt(3, 4));
+    engine.publish(&store(&one));
+    events.set_members([rank(0)].into_iter());
+    wait_until("a connection", || connected(&events) == 1);
+    engine.heard();
+    engine.publish(&store(&two));
+    wait_until("what is heard", || held(&words, &two)[0] == 3);
+    let url = |port| Some(format!("tcp://{ADDRESS}:{port}"));
+    let found = |replays| Found {
+        events: url(base),
+        replays,
+        topic: engine.setup.topic(),
+        ..Found::default()
+    };
+    let mut learn = |replays| {
+        let found = Some(found(replays));
+        events.learn(&rank(0), Answer { found, model: None });
+    };
+    // Of it what was missed is asked for at once.
+    learn(url(base + 2));
+    wait_until("the replay", || held(&words, &one)[0] == 2);
+    // At another, where nobody answers, it is waited for; and not any more when it goes.
+    learn(url(base + 3));
+    learn(None);
+    engine.publish(&store(&three));
+    wait_until("the live stream", || held(&words, &three)[0] == 4);
 }
 
 #[test]

@@ -48,8 +48,9 @@ impl Server {
         );
         let path = directory.join("config");
         std::fs::write(&path, config).unwrap();
-        let mut command = Command::new("redis-server");
-        let child = command.arg(path).stdout(Stdio::null()).spawn();
+        // Another server of the kind by its name, such as `valkey-server`.
+        let program = std::env::var("INLANE_TEST_REDIS").unwrap_or("redis-server".into());
+        let child = Command::new(program).arg(path).stdout(Stdio::null()).spawn();
         self.child = Some(child.expect("redis-server is installed by scripts/deps.sh test"));
         let client = Client::open(self.url()).unwrap();
         let end = Instant::now() + Duration::from_secs(20);

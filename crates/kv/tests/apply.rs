@@ -124,6 +124,26 @@ fn a_cleared_engine_holds_nothing() {
 }
 
 #[test]
+fn what_is_said_after_a_clearing_in_the_same_message_stands() {
+    for ours in [4, 8] {
+        let mut index = Index::new(ours);
+        index.apply(json!([plain(&[1, 2, 3, 4], None, 0, 16, 4)]));
+        let applied = index.apply(json!([
+            remove(&[4]),
+            {"type": "AllBlocksCleared"},
+            // Behind a block that is gone, then a prompt from its start.
+            plain(&[5], Some(4), 16, 20, 4),
+            plain(&[1, 2], None, 0, 8, 4),
+            remove(&[9, 4]),
+        ]));
+        assert_eq!((applied.cleared, applied.skipped), (1, 1), "{ours}");
+        assert_eq!(index.score(0, &tokens(0, 20)), (8 / ours) as usize);
+        assert_eq!(index.apply(json!([remove(&[2, 1])])).removed, 2);
+        assert!(index.mirror.is_empty(0), "{ours}");
+    }
+}
+
+#[test]
 fn blocks_of_an_adapter_are_found_under_its_name() {
     let mut index = Index::new(4);
     let prompt = tokens(0, 8);

@@ -78,6 +78,41 @@ fn sglang_has_nine_fields() {
     assert_eq!(EngineType::from_name("trt"), None);
 }
 
+/// Arrays without what has its default, hashes as signed numbers of 64 bits, a page per event: as
+/// SGLang's encoder leaves them.
+#[test]
+fn sglang_is_understood_as_it_encodes() {
+    let prompt = support::tokens(0, 8);
+    let hashes = [-7_046_029_254_386_353_131_i64, 42, i64::MIN, -1];
+    let mut index = support::Index::new(4);
+    let apply = |index: &mut support::Index, value: Value| {
+        let mut bytes = Vec::new();
+        pack(&value, &mut bytes);
+        let batch = decode(&bytes, EngineType::Sglang).unwrap();
+        assert_eq!((batch.unknown(), batch.malformed()), (0, 0));
+        index.applier.apply(&mut index.mirror, 0, support::MODEL, &batch);
+    };
+    let mut parent = Value::Null;
+    let pages = hashes.iter().zip(prompt.chunks(2)).map(|(hash, page)| {
+        let event = json!(["BlockStored", [hash], parent, page, 2, null]);
+        parent = json!(hash);
+        event
+    });
+    let events: Vec<Value> = pages.collect();
+    // With the rank and without.
+    apply(&mut index, json!([1_700_000_000.5, events[..2], 0]));
+    apply(&mut index, json!([1_700_000_001.5, events[2..]]));
+    assert_eq!(index.score(0, &prompt), 2);
+    apply(&mut index, json!([1_700_000_002.5, [["BlockRemoved", [-1]]], null]));
+    assert_eq!(index.score(0, &prompt), 1);
+    // Another layer of its cache, by a medium at the end.
+    let host = json!(["BlockStored", [hashes[0], hashes[1]], null, prompt[..4], 2, null, "CPU"]);
+    apply(&mut index, json!([1_700_000_003.5, [host]]));
+    assert_eq!((index.score(0, &prompt), index.score(1, &prompt)), (1, 1));
+    apply(&mut index, json!([1_700_000_004.5, [["AllBlocksCleared"], events[0], events[1]], 0]));
+    assert_eq!((index.score(0, &prompt), index.score(1, &prompt)), (1, 0));
+}
+
 #[test]
 fn buffers_of_one_message_serve_the_next() {
     let (first, second) =

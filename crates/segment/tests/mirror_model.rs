@@ -104,20 +104,28 @@ fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
                         engines.reverse();
                     }
                     engines.truncate(1 + rng.below(24));
+                    let mut release = |engines: &[u64], all: bool| {
+                        let forgotten = writer.stats().forgotten;
+                        let gone = match all {
+                            true => writer.release_all(slot, tier, engines),
+                            false => usize::from(writer.release(slot, tier, engines[0])),
+                        };
+                        let is_gone = |engine: &&u64| model.release(slot, tier, **engine);
+                        let expected = engines.iter().filter(is_gone).count();
+                        if writer.stats().forgotten == forgotten {
+                            assert_eq!(gone, expected, "seed {seed}, batch {batch}");
+                        } else {
+                            // It may hold less than it should then, and never more.
+                            model.pairs.retain(|pair, _| {
+                                pair.0 != slot || reader.holds(slot, pair.1, pair.3)
+                            });
+                        }
+                    };
                     if (usize::from(slot) + batch).is_multiple_of(2) {
-                        let gone =
-                            engines.iter().filter(|&&engine| model.release(slot, tier, engine));
-                        let gone = gone.count();
-                        assert_eq!(writer.release_all(slot, tier, &engines), gone);
+                        release(&engines, true);
                         continue;
                     }
-                    for engine in engines {
-                        assert_eq!(
-                            writer.release(slot, tier, engine),
-                            model.release(slot, tier, engine),
-                            "seed {seed}, batch {batch}"
-                        );
-                    }
+                    engines.chunks(1).for_each(|engine| release(engine, false));
                 }
                 _ => {
                     writer.clear(slot);
@@ -135,7 +143,7 @@ fn stream(spec: &MirrorSpec, busy: usize, naming: Naming, seed: u64) {
             writer = MirrorWriter::recover(words.clone()).unwrap();
         }
     }
-    assert_eq!(writer.stats().forgotten, 0);
+    assert!(spec.pages <= 2 || writer.stats().forgotten == 0);
     writer.reset();
     assert_same(&writer, &reader, &Model::default(), &[], "reset");
     let idle = writer.bytes_in_use();
@@ -165,9 +173,10 @@ fn blocks_of_unequal_sizes() {
     stream(&MirrorSpec { slots: 300, ..spec }, 50, Naming::Unequal, 8);
 }
 
-/// Too few entries, then too few pages: what finds no room is refused, the rest stays exact.
+/// Too few entries, then too few pages: what finds no room is refused, the rest stays exact. Only where
+/// not even a page can be kept for removals, a block held twice may be gone with the first of them.
 #[test]
-fn a_full_mirror_refuses_and_forgets_nothing() {
+fn a_full_mirror_refuses_and_never_claims_more() {
     for naming in [Naming::Common, Naming::Seeded, Naming::Unequal] {
         stream(&MirrorSpec { slots: 300, blocks: 60, pages: 60 }, 12, naming, 9);
         stream(&MirrorSpec { slots: 8, blocks: 100, pages: 2 }, 8, naming, 10);
@@ -205,6 +214,31 @@ fn the_last_key_of_a_hash_is_the_parent() {
             let mut keys = vec![7];
             writer.keys_of(slot, engine, &mut keys);
             assert_eq!(keys[1..], expected, "{engine} of slot {slot}");
+        }
+    }
+}
+
+/// Keys with several hashes, hashes of one's own, tiers; hashes with several keys are not named.
+#[test]
+fn pairs_are_told_as_they_were_held() {
+    let spec = MirrorSpec { slots: 3, blocks: 100, pages: 4 };
+    let (words, mut writer) = writer(&spec, 1);
+    writer.hold(0, 0, &[1, 2, 3], &[13, 12, 31]);
+    writer.hold(0, 0, &[3], &[31]);
+    writer.hold(1, 0, &[7, 3, 4], &[13, 31, 31]);
+    writer.hold(1, 2, &[7], &[13]);
+    writer.hold(2, 0, &[5, 5], &[12, 11]);
+    for writer in [writer, MirrorWriter::recover(words).unwrap()] {
+        for (slot, expected) in [
+            (0, &[(0, Some(1), 13), (0, Some(2), 12), (0, Some(3), 31)][..]),
+            (1, &[(0, Some(3), 31), (0, Some(4), 31), (0, Some(7), 13), (2, Some(7), 13)]),
+            (2, &[(0, None, 11), (0, None, 12)]),
+            (3, &[]),
+        ] {
+            let mut held = Vec::new();
+            writer.for_each_held(slot, |pair| held.push((pair.tier, pair.engine, pair.key)));
+            held.sort_unstable();
+            assert_eq!(held, expected, "slot {slot}");
         }
     }
 }

@@ -62,7 +62,7 @@ impl World {
     fn new(buffer: usize, can_replay: bool) -> Self {
         let now = Instant::now();
         let mut follower = Follower::new(None, now);
-        follower.set_can_replay(can_replay);
+        follower.set_can_replay(can_replay, now, &mut Vec::new());
         Self {
             follower,
             engine: Engine::new(0, buffer),
@@ -172,8 +172,20 @@ impl World {
             self.blocks.clear();
         }
         self.follower = Follower::new(position, self.now);
-        self.follower.set_can_replay(can_replay);
+        self.follower.set_can_replay(can_replay, self.now, &mut Vec::new());
         self.replay = None;
+    }
+
+    fn set_can_replay(&mut self, can: bool) {
+        self.with(|follower, now, out| follower.set_can_replay(can, now, out));
+    }
+
+    /// A message of a megabyte arrives.
+    fn publish_large(&mut self, block: u64) {
+        let mut message = self.engine.publish(block);
+        message.payload.resize(1 << 20, 0);
+        *self.engine.log.last_mut().unwrap() = message.clone();
+        self.live(message);
     }
 }
 
@@ -349,6 +361,119 @@ fn a_silent_replay_is_given_up_and_tried_again_later() {
 }
 
 #[test]
+fn a_replay_that_cannot_be_asked_for_any_more_is_not_waited_for() {
+    for phase in 0..3 {
+        let mut world = World::new(100, true);
+        world.publish(1, true);
+        world.publish(2, false);
+        if phase == 0 {
+            let message = world.engine.publish(3);
+            world.follower.on_live(message, world.now, &mut Vec::new());
+            assert!(world.follower.wants_replay());
+        } else {
+            world.publish(3, true);
+            assert!(world.follower.is_replaying());
+        }
+        if phase == 2 {
+            world.replay = None;
+            world.wait(IDLE);
+            assert!(matches!(world.follower.phase, Phase::Pausing(_)));
+        }
+        world.set_can_replay(false);
+        assert!(world.replay.is_none() && world.follower.is_settled());
+        assert_eq!((&world.blocks, &world.reasons[..]), (&blocks(&[3]), &[Reason::Gap][..]));
+        world.publish(4, true);
+        assert_eq!(world.blocks, blocks(&[3, 4]));
+        // It can be asked again.
+        world.set_can_replay(true);
+        world.connect();
+        world.answer_all();
+        assert_eq!(world.blocks, blocks(&[1, 2, 3, 4]));
+        assert!(world.failures.is_empty());
+    }
+}
+
+#[test]
+fn what_was_to_be_confirmed_goes_with_the_replay_that_would_have_done_it() {
+    let mut world = World::new(100, true);
+    world.publish(1, true);
+    world.restart_follower();
+    world.connect();
+    world.set_can_replay(false);
+    assert_eq!((world.blocks.len(), &world.reasons[..]), (0, &[Reason::Gap][..]));
+}
+
+#[test]
+fn live_messages_that_outgrow_their_room_are_made_up_for_by_the_replay() {
+    let mut world = World::new(100, true);
+    world.publish(1, true);
+    world.publish(2, false);
+    for block in 3..9 {
+        world.publish_large(block);
+    }
+    assert!(world.follower.lost && world.follower.held_bytes <= HELD.0);
+    world.answer_all();
+    world.wait(PAUSE);
+    assert!(world.follower.is_replaying(), "some of them were published after its start");
+    for _ in 0..4 {
+        world.answer();
+    }
+    // What the replay has brought by now makes room.
+    world.publish_large(9);
+    world.answer_all();
+    assert_eq!(world.blocks, blocks(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    assert!(world.failures.is_empty() && world.reasons.is_empty());
+    assert_eq!((world.follower.held.len(), world.follower.held_bytes), (0, 0));
+}
+
+#[test]
+fn messages_of_no_size_take_room_too() {
+    let mut follower = Follower::new(None, Instant::now());
+    follower.set_can_replay(true, Instant::now(), &mut Vec::new());
+    for seq in 1..100_000 {
+        let message = Message { seq, model: None, payload: Vec::new() };
+        follower.on_live(message, Instant::now(), &mut Vec::new());
+    }
+    assert!(follower.held.len() * size_of::<Message>() <= HELD.1);
+}
+
+#[test]
+fn who_never_answers_is_asked_less_often_and_followed_meanwhile() {
+    let mut world = World::new(100, true);
+    world.publish(1, true);
+    world.publish(2, false);
+    world.publish(3, true);
+    for _ in 0..1_800 {
+        world.wait(Duration::from_secs(1));
+        world.replay = None;
+    }
+    assert!((4..9).contains(&world.failures.len()), "{:?}", world.failures);
+    // While others have their turn what it says is applied.
+    for second in 0..600 {
+        let now = world.now + Duration::from_secs(second);
+        world.follower.tick(now, TTL, &mut Vec::new());
+        if world.follower.wants_replay() {
+            break;
+        }
+    }
+    assert!(world.follower.wants_replay());
+    let message = world.engine.publish(4);
+    let mut effects = Vec::new();
+    world.follower.on_live(message, world.now, &mut effects);
+    assert!(matches!(effects[..], [Effect::Apply(..)]));
+    // What leaves a gap waits.
+    world.engine.publish(5);
+    let message = world.engine.publish(6);
+    effects.clear();
+    world.follower.on_live(message, world.now, &mut effects);
+    assert_eq!((effects.len(), world.follower.held.len()), (0, 1));
+    // A new connection is a reason to try again at once.
+    world.connect();
+    world.answer_all();
+    assert_eq!(world.blocks, blocks(&[1, 2, 3, 4, 5, 6]));
+}
+
+#[test]
 fn silence_is_asked_about_and_then_believed() {
     let mut world = World::new(100, true);
     world.publish(1, true);
@@ -399,14 +524,14 @@ fn nothing_is_believed_that_is_not_held() {
         let buffer = if seed % 2 == 0 { 1_000 } else { 5 };
         let mut world = World::new(buffer, can_replay);
         for _ in 0..400 {
-            match random(24) {
+            match random(25) {
                 0 => world.connect(),
                 1 => world.restart_follower(),
                 2 if random(4) == 0 => {
                     world.restart_engine();
                     // The connection is made anew; without replays the first message has to tell.
                     world.connect();
-                    if !can_replay {
+                    if !world.follower.can_replay {
                         world.publish(random(12), true);
                     }
                 }
@@ -420,11 +545,16 @@ fn nothing_is_believed_that_is_not_held() {
                 }
                 6 => world.with(|follower, now, out| follower.on_lost(now, out)),
                 7..=11 => drop(world.answer()),
+                24 if can_replay && random(3) == 0 => {
+                    let can = world.follower.can_replay;
+                    world.set_can_replay(!can);
+                }
                 12 | 13 => world.publish(random(12), false),
                 _ => world.publish(random(12), true),
             }
         }
         if can_replay && buffer == 1_000 {
+            world.set_can_replay(true);
             world.wait(COOL_DOWN);
             for _ in 0..ATTEMPTS + 2 {
                 world.wait(IDLE);

@@ -14,6 +14,9 @@ const MOST: usize = 4;
 /// Model names that are remembered, so that a message does not allocate one.
 const MOST_MODELS: usize = 4_096;
 
+/// Bytes that the name of a model may have: a longer one is nobody's.
+const LONGEST_MODEL: usize = 1_024;
+
 /// The frames of the message at hand.
 pub(super) struct Frames {
     frames: [zmq::Message; MOST],
@@ -94,7 +97,8 @@ pub(super) struct Models(HashMap<Box<str>, Arc<str>>);
 impl Models {
     fn owned(&mut self, message: &frames::Message<'_>) -> Message {
         let topic = message.topic.and_then(Topic::parse);
-        let model = topic.map(|topic| topic.model).filter(|name| !name.is_empty());
+        let model = topic.map(|topic| topic.model);
+        let model = model.filter(|name| !name.is_empty() && name.len() <= LONGEST_MODEL);
         let model = model.map(|name| self.of(name));
         Message { seq: message.sequence, model, payload: message.payload.to_vec() }
     }
@@ -109,5 +113,29 @@ impl Models {
         let name: Arc<str> = model.into();
         self.0.insert(model.into(), Arc::clone(&name));
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(models: &mut Models, topic: &[u8]) -> Option<Arc<str>> {
+        models.owned(&frames::Message { topic: Some(topic), sequence: 0, payload: b"" }).model
+    }
+
+    #[test]
+    fn names_of_models_take_bounded_memory() {
+        let mut models = Models::default();
+        assert_eq!(model(&mut models, b"kv@p@m").as_deref(), Some("m"));
+        for topic in [&b"kv@p@"[..], b"kv@p", b"", b"kv@p@\xff"] {
+            assert_eq!(model(&mut models, topic), None);
+        }
+        let long = format!("kv@p@{}", "m".repeat(LONGEST_MODEL + 1));
+        assert_eq!(model(&mut models, long.as_bytes()), None);
+        for n in 0..2 * MOST_MODELS {
+            assert!(model(&mut models, format!("kv@p@{n}").as_bytes()).is_some());
+            assert!(models.0.len() <= MOST_MODELS);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use inlane_plugins::precise::parameters;
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 use thiserror::Error;
 
@@ -19,11 +20,8 @@ pub(crate) struct Address {
 /// Why an address is of no use.
 #[derive(Debug, Error)]
 pub(crate) enum AddressError {
-    #[error(
-        "indexerConfig.kvBlockIndexConfig.redisConfig.address: {scheme}:// is not supported, this \
-         build speaks to Redis without TLS: expected redis://, valkey://, unix:// or HOST:PORT"
-    )]
-    Encrypted { scheme: &'static str },
+    #[error("indexerConfig.kvBlockIndexConfig.redisConfig.address: {0}")]
+    Refused(String),
     #[error(
         "indexerConfig.kvBlockIndexConfig.redisConfig.address: {0}: expected redis://, valkey://, \
          unix:// or HOST:PORT"
@@ -37,13 +35,10 @@ impl Address {
     /// `redis://127.0.0.1:6379`.
     ///
     /// # Errors
-    /// What is none of these, and what wants TLS.
+    /// What is none of these, and what wants TLS: what `inlane check` says, too.
     pub(crate) fn parse(text: &str) -> Result<Self, AddressError> {
-        for (prefix, scheme) in [("rediss://", "rediss"), ("valkeys://", "valkeys")] {
-            if text.starts_with(prefix) {
-                return Err(AddressError::Encrypted { scheme });
-            }
-        }
+        let parameters = parameters::Redis { address: text.to_owned() };
+        parameters.check().map_err(AddressError::Refused)?;
         let has_scheme = ["redis://", "valkey://", "unix://"].iter().any(|s| text.starts_with(s));
         let url = match text {
             "" => DEFAULT.to_owned(),
@@ -89,6 +84,12 @@ mod tests {
             ("redis://r:1/3", "r:1, database 3"),
             ("valkey://r:1", "r:1"),
             ("redis://[fd00::1]:7", "fd00::1:7"),
+            ("[fd00::1]", "fd00::1:6379"),
+            ("redis://r/", "r:6379"),
+            ("redis://r:/2?protocol=resp3", "r:6379, database 2"),
+            ("redis://user:p%40ss@r:1", "r:1"),
+            ("redis://:secret@r", "r:6379"),
+            ("unix:///run/r.sock?user=a&pass=b&db=3", "/run/r.sock, database 3"),
             ("unix:///run/r.sock", "/run/r.sock"),
             ("unix:///run/r.sock?db=2", "/run/r.sock, database 2"),
         ] {
@@ -101,11 +102,36 @@ mod tests {
         let address = Address::parse("redis://user:secret@r:1").unwrap();
         assert!(!format!("{address:?}").contains("secret"));
         assert_eq!(address.info().unwrap().redis_settings().password(), Some("secret"));
+        let address = Address::parse("unix:///run/r.sock?user=a&pass=secret").unwrap();
+        assert!(!format!("{address:?}").contains("secret"));
+        assert_eq!(address.info().unwrap().redis_settings().username(), Some("a"));
+        // Nor where they are wrong.
+        let error = Address::parse("redis://user:secret@r:port").unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_reached_is_refused_by_the_name_of_its_field() {
-        for text in ["rediss://r:1", "valkeys://r:1", "http://r:1", "redis://r:1/x", "redis://"] {
+        for text in [
+            "rediss://r:1",
+            "valkeys://r:1",
+            "http://r:1",
+            "redis+unix:///r",
+            "redis://r:1/x",
+            "redis://",
+            "redis://user:secret@",
+            "redis://:7",
+            "redis://r:port",
+            "r:70000",
+            "redis://[fd00::1",
+            "redis://[::]:7",
+            "redis://0.0.0.0",
+            "a host",
+            "unix://run/r.sock",
+            "unix:///run/r.sock?db=x",
+        ] {
+            let refused = parameters::Redis { address: text.to_owned() }.check();
+            assert!(refused.is_err(), "{text} passes a check");
             let error = Address::parse(text).unwrap_err().to_string();
             let field = "indexerConfig.kvBlockIndexConfig.redisConfig.address: ";
             assert!(error.starts_with(field), "{text}: {error}");

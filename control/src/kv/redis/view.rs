@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inlane_segment::mapped::MappedWords;
-use inlane_segment::table::MirrorReader;
+use inlane_segment::table::{HeldPair, MirrorReader};
 use parking_lot::Mutex;
 
-use super::super::Guarded;
 use super::super::queue::PublisherId;
+use super::super::{Guarded, SegmentTable};
 
 /// How old a list of members may be.
 const FRESH: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ impl View {
         }
         self.tiers.clear();
         self.tiers.extend_from_slice(core.applier().tiers());
-        core.table().map(super::super::SegmentTable::reader)
+        core.table().map(SegmentTable::reader)
     }
 
     /// Has the next look see everything.
@@ -107,23 +107,28 @@ impl View {
     }
 
     /// What a pod holds, unless nothing is known of it at first hand.
-    pub(super) fn held(&self, id: PublisherId) -> Vec<(u8, u64)> {
-        self.content(id, false)
+    pub(super) fn held(&self, id: PublisherId) -> Vec<HeldPair> {
+        self.content(id, false, SegmentTable::pairs)
     }
 
     /// What a pod holds that was lent to it.
     pub(super) fn lent(&self, id: PublisherId) -> Vec<(u8, u64)> {
-        self.content(id, true)
+        self.content(id, true, SegmentTable::held)
     }
 
-    fn content(&self, id: PublisherId, is_lent: bool) -> Vec<(u8, u64)> {
+    fn content<T>(
+        &self,
+        id: PublisherId,
+        is_lent: bool,
+        of: impl FnOnce(&SegmentTable, u16) -> Vec<T>,
+    ) -> Vec<T> {
         let guarded = self.guarded.lock();
         let (Some(publisher), Some(table)) = (guarded.core.publisher(id), guarded.core.table())
         else {
             return Vec::new();
         };
         let slot = publisher.who.slot;
-        if table.is_lent(slot) == is_lent { table.held(slot) } else { Vec::new() }
+        if table.is_lent(slot) == is_lent { of(table, slot) } else { Vec::new() }
     }
 
     /// Lends keys to a pod if still nothing is known of it at first hand. Returns how many found no

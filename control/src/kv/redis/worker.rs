@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inlane_kv::MOST_TIERS;
+use inlane_segment::table::HeldPair;
 use parking_lot::Mutex;
 use redis::{RedisResult, cmd};
 
@@ -308,8 +309,11 @@ impl Worker {
         for (pod, member) in own {
             let mut fields = Fields::of(&pod);
             let held = self.view.held(member.id);
-            for &(tier, key) in &held {
+            for &HeldPair { tier, engine, key } in &held {
                 let Some(field) = fields.get(&mut self.view, tier) else { continue };
+                if let Some(engine) = engine {
+                    server.add(cmd("ZADD").arg(engine_name(engine)).arg(0).arg(key))?;
+                }
                 server.add(cmd("HSET").arg(key).arg(field).arg(""))?;
             }
             server.flush()?;

@@ -187,6 +187,12 @@ fn without_the_server_the_local_index_goes_on_and_writes_all_of_it_later() {
     wait_until("what is gone", || {
         keys(&one)[2..].iter().all(|key| !ask::<bool>(connection, cmd("EXISTS").arg(key)))
     });
+    for (key, hash) in keys(&two).iter().zip(engine::engine_hashes(&two, None)) {
+        let name = format!("engine:{hash}");
+        let mapped: Vec<(String, f64)> =
+            ask(connection, cmd("ZRANGE").arg(name).arg("0").arg("-1").arg("WITHSCORES"));
+        assert_eq!(mapped, [(key.to_string(), 0.0)], "what its engine calls a block");
+    }
     assert!(is_connected(&events));
     assert_eq!(page(&events)["connections"], 2);
     let mut out = crate::exposition::Exposition::default();

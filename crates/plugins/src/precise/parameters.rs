@@ -1,5 +1,6 @@
 //! The parameters of `precise-prefix-cache-producer`.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -109,6 +110,13 @@ pub struct BlockIndex {
     pub metrics_logging_interval: i64,
 }
 
+impl BlockIndex {
+    /// The index in Redis, unless the one that the Go scheduler prefers is there too.
+    pub fn redis(&self) -> Option<&Redis> {
+        self.redis_config.as_ref().filter(|_| self.cost_aware_memory_config.is_none())
+    }
+}
+
 /// An index in memory.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -143,8 +151,72 @@ impl Default for CostAware {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Redis {
-    /// `redis://`, `valkey://` or `unix://`; without a scheme `redis://`.
+    /// Where the server is: see [`check`](Self::check).
     pub address: String,
+}
+
+impl Redis {
+    /// Checks the form of the address: `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, the same with
+    /// `valkey://` or without a scheme, `unix:///PATH[?db=DATABASE]`, or nothing for the default.
+    ///
+    /// # Errors
+    /// Why it is none of these, and what would be.
+    pub fn check(&self) -> Result<(), String> {
+        const EXPECTED: &str = "expected redis://, valkey://, unix:// or HOST:PORT";
+        let text = self.address.as_str();
+        let wrong = |what: &str| Err(format!("{what}: {EXPECTED}"));
+        if text.is_empty() {
+            return Ok(());
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
+        match scheme {
+            "rediss" | "valkeys" => {
+                return wrong(&format!(
+                    "{scheme}:// is not supported, this build speaks to Redis without TLS"
+                ));
+            }
+            "unix" => {
+                let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+                let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                let database = pairs.find(|(name, _)| *name == "db").map_or("0", |pair| pair.1);
+                return match database.parse::<i64>() {
+                    _ if !path.starts_with('/') => wrong("a socket's path begins with /"),
+                    Err(_) => wrong(&format!("{database:?} is no number of a database")),
+                    Ok(_) => Ok(()),
+                };
+            }
+            "redis" | "valkey" => {}
+            _ => return wrong(&format!("{scheme}:// is not known")),
+        }
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let database = database.trim_matches('/');
+        if !database.is_empty() && database.parse::<i64>().is_err() {
+            return wrong(&format!("{database:?} is no number of a database"));
+        }
+        let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+        let (host, port) = match place.strip_prefix('[').and_then(|place| place.split_once(']')) {
+            Some((host, after)) if host.parse::<Ipv6Addr>().is_ok() => {
+                (host, after.strip_prefix(':').or(after.is_empty().then_some("")))
+            }
+            Some(_) => ("", None),
+            None => {
+                place.split_once(':').map_or((place, Some("")), |(host, port)| (host, Some(port)))
+            }
+        };
+        let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
+        let is_strange = |c: char| c.is_whitespace() || c.is_control() || "<>\\^|[]%".contains(c);
+        if host.is_empty() || host.contains(is_strange) {
+            return wrong("there is no host");
+        }
+        if matches!(host, "0.0.0.0" | "::") {
+            return wrong("no server can be reached at an address that stands for all");
+        }
+        match port {
+            Some(port) if is_port(port) => Ok(()),
+            _ => wrong("the port is none"),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -244,6 +316,11 @@ impl Parameters {
         {
             let message = format!("expected a size such as 2GiB, found {size:?}");
             return Err(BuildError::field(format!("{place}.costAwareMemoryConfig.size"), message));
+        }
+        if let Some(redis) = index.redis() {
+            redis.check().map_err(|message| {
+                BuildError::field(format!("{place}.redisConfig.address"), message)
+            })?;
         }
         for (backend, at) in indexer.kv_cache_backend_configs.iter().flatten().zip(0..) {
             let field = format!("indexerConfig.kvCacheBackendConfigs[{at}]");

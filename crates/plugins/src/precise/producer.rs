@@ -526,6 +526,10 @@ mod tests {
                 "indexerConfig.kvBlockIndexConfig.costAwareMemoryConfig.size",
             ),
             (
+                "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: 'rediss://r'}}}}",
+                "indexerConfig.kvBlockIndexConfig.redisConfig.address",
+            ),
+            (
                 "{indexerConfig: {kvBlockIndexConfig: {metricsLoggingInterval: 1m0s}}}",
                 "indexerConfig.kvBlockIndexConfig.metricsLoggingInterval",
             ),

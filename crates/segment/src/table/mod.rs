@@ -89,7 +89,7 @@ mod tally;
 mod writer;
 
 pub use layout::{DEFAULT_CAPACITY, MAX_SLOTS, TableError, TableSpec};
-pub use mirror::{MAX_TIERS, MirrorReader, MirrorSpec, MirrorStats, MirrorWriter, Run};
+pub use mirror::{HeldPair, MAX_TIERS, MirrorReader, MirrorSpec, MirrorStats, MirrorWriter, Run};
 pub use prefix::{Drained, PrefixError, PrefixIndex, PrefixOwner, PrefixSpec};
 pub use reader::TableReader;
 pub use ring::{Pick, PickRing};

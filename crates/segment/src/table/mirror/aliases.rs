@@ -167,7 +167,8 @@ impl Aliases {
         self.by_engine.bytes() + self.by_holder.bytes()
     }
 
-    fn of_holder<M: Words>(
+    /// The first of the slot's aliases at the entry that `is` accepts.
+    pub(super) fn of_holder<M: Words>(
         &self,
         table: &Table<M>,
         entry: usize,

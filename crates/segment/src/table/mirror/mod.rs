@@ -67,6 +67,7 @@ mod hold;
 #[cfg(test)]
 mod models;
 mod pages;
+mod pairs;
 mod reader;
 mod recover;
 mod regions;
@@ -82,6 +83,7 @@ mod tests;
 mod word;
 mod writer;
 
+pub use pairs::HeldPair;
 pub use reader::MirrorReader;
 pub use runs::Run;
 pub use spec::{MAX_TIERS, MirrorSpec};

@@ -77,11 +77,17 @@ impl<M: WordsMut> MirrorWriter<M> {
             self.end(entry, slot);
             return true;
         }
-        self.last = entry;
-        // Without room for a smaller set the count stays what it is.
-        if let Ok(to) = self.changed(holders.set(), Change::Take(slot)) {
-            self.set_members(entry, holders, to);
+        match self.changed(holders.set(), Change::Take(slot)) {
+            Ok(to) => self.set_members(entry, holders, to),
+            Err(_) if self.sets.take_in_place(&self.table, holders.set(), slot) => {}
+            Err(_) => {
+                // Without room for the smaller set: a count that stayed would claim too much later.
+                self.end(entry, slot);
+                self.stats.forgotten += 1;
+                return true;
+            }
         }
+        self.last = entry;
         false
     }
 

@@ -169,6 +169,38 @@ impl Sets {
         true
     }
 
+    /// Takes one of several counts of a slot out of a record without room for another one. Whether that
+    /// was possible: the record must have only one reference.
+    pub(super) fn take_in_place<M: WordsMut>(
+        &mut self,
+        table: &Table<M>,
+        set: Holders,
+        slot: u16,
+    ) -> bool {
+        let Kind::Record(record) = set.kind() else { return false };
+        let skipped = match record.shape {
+            Shape::Bitmap => return false,
+            Shape::Counted(_) => table.layout.bitmap_words,
+            Shape::List(_) => 0,
+        };
+        if self.meta(record).refs != 1 || self.times(table, set, slot) < 2 {
+            return false;
+        }
+        let first = table.layout.arena_word(record.unit);
+        let lane_of = |lanes: u64| (0..64).step_by(16).find(|at| (lanes >> at) as u16 == slot + 1);
+        let found = (first + skipped..first + record.shape.words(&table.layout))
+            .find_map(|word| lane_of(table.load(word)).map(|at| (word, at)));
+        let Some((word, at)) = found else { return false };
+        self.interned.remove(u64::from(self.meta(record).hash), record.unit);
+        (self.memo, self.counted) = ([FORGOTTEN; MEMO], Counted::default());
+        table.words.store(word, table.load(word) & !(0xffff << at), Release);
+        if let Some(meta) = self.meta_mut(record) {
+            (meta.len, meta.again) = (meta.len - 1, meta.again - 1);
+            meta.hash = meta.hash.wrapping_sub(mix(slot));
+        }
+        true
+    }
+
     /// So many entries refer to `to` and no longer to `from`.
     #[inline]
     pub(super) fn moved(&mut self, layout: &Layout, from: Holders, to: Holders, entries: u32) {

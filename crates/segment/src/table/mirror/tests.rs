@@ -87,3 +87,34 @@ fn chains_are_stretches_also_for_a_successor() {
     writer.hold_chain(3, 0, None, &others, &others);
     assert_eq!(going_on(&writer), 18 * N - 4);
 }
+
+/// Every set of holders is a record of its own, and each holds its blocks twice: what is left of a set
+/// finds no room.
+#[test]
+fn a_block_held_twice_is_gone_after_two_releases_also_without_room() {
+    let spec = MirrorSpec { slots: 64, blocks: 2_000, pages: 2 };
+    let words = HeapWords::new(spec.words().unwrap());
+    let mut writer = MirrorWriter::create(words, &spec, 1).unwrap();
+    let reader = writer.reader();
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) % below
+    };
+    let mut twice = Vec::new();
+    for key in 1..=if cfg!(miri) { 60 } else { 1_000 } {
+        for slot in (0..64_u16).filter(|_| random(4) == 0) {
+            let refused = [(); 2].map(|()| writer.hold(slot, 0, &[key], &[key]));
+            if refused == [0, 0] {
+                twice.push((slot, key));
+            }
+        }
+    }
+    assert!(cfg!(miri) || writer.stats().refused > 0, "the arena is full");
+    while !twice.is_empty() {
+        let (slot, key) = twice.swap_remove(random(twice.len() as u64) as usize);
+        writer.release(slot, 0, key);
+        writer.release(slot, 0, key);
+        assert!(!reader.holds(slot, 0, key), "{slot} still has {key}");
+    }
+}
