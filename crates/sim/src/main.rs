@@ -96,6 +96,12 @@ fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     let namespace = flags.config.pod_namespace.clone();
     let model = flags.config.model.clone();
     let layout = Layout { pods: flags.pods, spread: flags.pods_on, threads: flags.threads };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anybody can know that there is something to end.
+    let (mut end, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let cluster = Cluster::start_with(flags.config, layout)?;
     for (pod, &factor) in cluster.pods.iter().zip(flags.pod_time_factors.iter().cycle()) {
         pod.configure(|tunables| tunables.time_factor = factor)?;
@@ -108,10 +114,7 @@ fn run(flags: Flags) -> Result<(), Box<dyn Error>> {
     for pod in &cluster.pods {
         println!("{} serves {model} on http://{}", pod.name(), pod.address());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut end, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    runtime.block_on(async move {
         tokio::select! {
             _ = end.recv() => {}
             _ = interrupt.recv() => {}

@@ -1,5 +1,6 @@
 //! Streamed answers.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, config, eventually, one, post, slow};
@@ -85,6 +86,16 @@ fn streamed_text_is_the_whole_text() {
 #[test]
 fn tokens_arrive_one_by_one() {
     let (_cluster, address) = one(slow("100ms", "100ms"));
+    // A reader that was stopped meanwhile finds all of them at once, though not every time.
+    let spread = |_| {
+        let times = arrivals(address);
+        times[2] - times[0] > Duration::from_millis(50)
+    };
+    assert!((0..10).any(spread), "the first is held back");
+}
+
+/// When the first three tokens arrived, none of them too early.
+fn arrivals(address: SocketAddr) -> Vec<Duration> {
     let mut client = Client::connect(address).unwrap();
     let start = Instant::now();
     client.send("POST", "/v1/completions", &[], TEXT).unwrap();
@@ -100,8 +111,7 @@ fn tokens_arrive_one_by_one() {
     for (time, due) in times.iter().zip([100, 200, 300]) {
         assert!(*time >= Duration::from_millis(due), "{times:?}");
     }
-    let spread = times[2] - times[0];
-    assert!(spread > Duration::from_millis(50), "the first is not held back: {times:?}");
+    times
 }
 
 #[test]
