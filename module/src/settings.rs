@@ -28,8 +28,12 @@ pub enum Destination {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OtherPaths {
-    /// They go on without a decision.
+    /// What the configuration's parsers say: without one that claims the path the request is
+    /// decided on unread if there is a `passthrough-parser`, as there is by default, and else
+    /// answered with 400. A request without a body goes on without a decision.
     #[default]
+    Schedule,
+    /// They go on without a decision.
     Pass,
     /// They are answered with 404.
     Refuse,

@@ -98,6 +98,9 @@ pub enum Bounded {
     /// The string `cache_salt`.
     #[error("cache_salt")]
     CacheSalt,
+    /// `features` of a generate request.
+    #[error("features")]
+    Features,
     /// The string `model`.
     #[error("model")]
     Model,
@@ -113,7 +116,7 @@ impl Bounded {
     fn unit(self) -> &'static str {
         match self {
             Bounded::Prompts => "prompts",
-            Bounded::CacheSalt | Bounded::Model | Bounded::Tools => "bytes",
+            Bounded::CacheSalt | Bounded::Features | Bounded::Model | Bounded::Tools => "bytes",
         }
     }
 }
@@ -131,9 +134,21 @@ pub enum RequestError {
     /// `input` of an embedding request is absent, empty, or in none of the forms of a prompt.
     #[error("invalid embeddings request: must have input field")]
     EmbeddingInput,
+    /// `features` of a generate request has another form than hashes and places by modality.
+    #[error(
+        "invalid generate request: expected features with lists of mm_hashes and mm_placeholders \
+         by modality"
+    )]
+    Features,
+    /// `prompt` of an image request is absent, empty, or no string.
+    #[error("invalid images generations request: must have prompt field")]
+    ImagePrompt,
     /// `input` of a response is absent or null.
     #[error("invalid responses request: must have input field")]
     Input,
+    /// `items` of a conversation is absent, empty, or holds something that is no item.
+    #[error("invalid conversations request: must have items field")]
+    Items,
     /// `messages` is absent, empty, or holds something that is no message.
     #[error("invalid chat completions request: must have valid messages field")]
     Messages,
@@ -144,4 +159,7 @@ pub enum RequestError {
     /// list of lists of these.
     #[error("invalid completions request: must have prompt field")]
     Prompt,
+    /// `token_ids` is absent, empty, or no list of token ids.
+    #[error("invalid generate request: must have non-empty token_ids field")]
+    TokenIds,
 }

@@ -86,6 +86,7 @@ pub use hash::{
     seed,
 };
 pub use request::{
-    Api, Edit, FrameRate, ImageRule, Limits, MediaRules, Scanner, Summary, VideoEstimate,
+    Api, Edit, FrameRate, ImageRule, Limits, MediaRange, MediaRules, Scanner, Summary,
+    VideoEstimate,
 };
 pub use sink::{Media, Modality, Sink};

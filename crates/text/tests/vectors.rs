@@ -243,6 +243,31 @@ fn error_texts() {
     for body in ["{}", r#"{"input":[]}"#, r#"{"input":{}}"#] {
         assert_eq!(refused(Api::Embeddings, body).to_string(), input, "{body}");
     }
+    let items = "invalid conversations request: must have items field";
+    for body in
+        ["{}", r#"{"items":[]}"#, r#"{"items":null}"#, r#"{"items":"hi"}"#, r#"{"items":[5]}"#]
+    {
+        assert_eq!(refused(Api::Conversations, body).to_string(), items, "{body}");
+    }
+    let prompt = "invalid images generations request: must have prompt field";
+    for body in ["{}", r#"{"prompt":""}"#, r#"{"prompt":["a"]}"#, r#"{"prompt":[1]}"#] {
+        assert_eq!(refused(Api::ImagesGenerations, body).to_string(), prompt, "{body}");
+    }
+    let ids = "invalid generate request: must have non-empty token_ids field";
+    for body in [
+        "{}",
+        r#"{"token_ids":[]}"#,
+        r#"{"token_ids":null}"#,
+        r#"{"token_ids":"hi"}"#,
+        r#"{"token_ids":[[1]]}"#,
+        r#"{"token_ids":[1,"a"]}"#,
+        r#"{"token_ids":[1.5]}"#,
+        r#"{"token_ids":[-1]}"#,
+        r#"{"token_ids":[4294967296]}"#,
+        r#"{"prompt":[1]}"#,
+    ] {
+        assert_eq!(refused(Api::Generate, body).to_string(), ids, "{body}");
+    }
     for body in ["[1,2]", "5", "null", "\"x\""] {
         let error = refused(Api::Completions, body);
         assert_eq!(error, ScanError::Request(RequestError::NotAnObject), "{body}");
@@ -256,4 +281,18 @@ fn error_texts() {
         refused(Api::Completions, "{\"a\":tru}").to_string(),
         "error unmarshaling request bodyMap: expected a value at byte 8"
     );
+}
+
+#[test]
+fn a_generate_request_has_its_limits_in_its_sampling_parameters() {
+    let body = r#"{"model":"m","token_ids":[7,4294967295],"max_tokens":1,"n":2,"stream":true,
+        "sampling_params":{"max_tokens":16,"n":3,"temperature":0},"cache_salt":"s","priority":-1,
+        "stream_options":{"include_usage":true}}"#;
+    let mut scanner = Scanner::new(Api::Generate, Limits::default(), TokenCollector::new());
+    scanner.feed(body.as_bytes()).expect("valid");
+    let summary = scanner.finish().expect("a request");
+    assert_eq!((summary.model, summary.cache_salt), ("m", "s"));
+    assert_eq!((summary.max_tokens, summary.n), (Some(16), Some(3)));
+    assert!(summary.stream && summary.include_usage && summary.prompts == 1);
+    assert_eq!(scanner.sink().prompts()[0].tokens, [7, u32::MAX]);
 }

@@ -13,6 +13,8 @@ use inlane_core::snapshot::{MetricsRow, Pool, ROW_PREFIX, ROW_SCALARS, ROW_WORDS
 use inlane_plugins::token_producer::{Estimate, Wish};
 use inlane_segment::{Ledger, SlotGeneration, Snapshot};
 
+use crate::scheduler::Parsers;
+
 /// Why there is nothing to decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
@@ -84,6 +86,8 @@ pub struct Serving {
     pub scalars: Vec<(Col<Scalar>, usize)>,
     /// How media in prompts are counted.
     pub media: Estimate,
+    /// Whose paths are read.
+    pub parsers: Parsers,
     /// What the configuration wants of tokenizers.
     pub tokens: Option<Wish>,
     /// This process's bookings.

@@ -22,6 +22,7 @@ use super::models::Models;
 use super::served::{Served, Serving, ShadowPlan, Unserved, scalar_places};
 use super::tenants::{SETTLE, Tenants};
 use crate::clock;
+use crate::scheduler::Parsers;
 use crate::settings::StaleMetrics;
 
 /// How often the thread looks.
@@ -285,6 +286,7 @@ impl Watcher {
                     shadow,
                     scalars: scalar_places(&plan),
                     media: token_producer::estimate(config),
+                    parsers: Parsers::of(config),
                     tokens: Wish::of(config),
                     plan: Arc::new(plan),
                     snapshot,

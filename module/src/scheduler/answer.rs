@@ -45,6 +45,16 @@ impl Answer {
         Self { status, code, message, reason: None }
     }
 
+    /// 400: no parser of the configuration takes this path.
+    pub(super) fn unclaimed(path: &str) -> Self {
+        Self::bad_request(format!("no parser registered matching path suffix for: {path}"))
+    }
+
+    /// 400: a parser takes paths that end so, but not this one.
+    pub(super) fn unsupported(path: &str) -> Self {
+        Self::bad_request(format!("unsupported API endpoint: {path}"))
+    }
+
     /// 404: a path that the pool does not serve.
     pub(super) fn unknown_path() -> Self {
         Self {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use envoy_proxy_dynamic_modules_rust_sdk::EnvoyHttpFilterExt;
 use inlane_core::request::{BlockUnit, Headers, Prompt};
-use inlane_text::{Api, BlockSize, Feature, MediaRules, ScanError};
+use inlane_text::{Api, BlockSize, Feature, MediaRange, MediaRules, ScanError, Scanner, Summary};
 
 use crate::runtime::{Runtime, Served};
 use crate::worker::{self, BodyScanner};
@@ -23,6 +23,8 @@ pub(super) struct BodyReader {
     runtime: Arc<Runtime>,
     scanner: Option<BodyScanner>,
     unit: BlockUnit,
+    /// Bytes of a body that is not read.
+    raw: Option<u64>,
     scanned: usize,
     held: u64,
 }
@@ -54,7 +56,32 @@ impl BodyReader {
             scanner.set_media_rules(rules);
             scanner
         });
-        Self { runtime: Arc::clone(runtime), scanner, unit, scanned: 0, held: 0 }
+        Self { runtime: Arc::clone(runtime), scanner, unit, raw: None, scanned: 0, held: 0 }
+    }
+
+    /// Stands for a body of so many bytes, or of 0 if nobody knows, that is not read.
+    pub(super) fn raw(runtime: &Arc<Runtime>, bytes: u64) -> Self {
+        let (scanner, unit) = (None, BlockUnit::Tokens(64));
+        Self { runtime: Arc::clone(runtime), scanner, unit, raw: Some(bytes), scanned: 0, held: 0 }
+    }
+
+    /// Whether the body is not read.
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.is_some()
+    }
+
+    /// What the body says, once it is complete; nothing if it is not read. `None` if it should have
+    /// been and was not.
+    pub(super) fn summary(&self) -> Option<Summary<'_>> {
+        let mut unread = Summary::default();
+        match (&self.scanner, self.raw) {
+            (Some(scanner), _) => Some(scanner.summary()),
+            (None, Some(bytes)) => {
+                unread.bytes = bytes;
+                Some(unread)
+            }
+            (None, None) => None,
+        }
     }
 
     /// Bytes that Envoy holds or has received of the body so far.
@@ -169,6 +196,11 @@ impl BodyReader {
     pub(super) fn prompt_bytes(&self) -> u64 {
         let prompts = self.scanner.iter().flat_map(|scanner| scanner.sink().blocks().prompts());
         prompts.map(|prompt| prompt.text_bytes).sum()
+    }
+
+    /// The media that the body names in the engine's own terms.
+    pub(super) fn features(&self) -> Vec<MediaRange> {
+        self.scanner.as_ref().map(Scanner::features).unwrap_or_default()
     }
 
     /// The media parts of all prompts, each with the index of its prompt and its hash as text.

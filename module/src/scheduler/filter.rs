@@ -9,13 +9,14 @@ use envoy_proxy_dynamic_modules_rust_sdk::{
 use inlane_core::effect::PluginIx;
 use inlane_core::plugin::Ticket;
 use inlane_core::snapshot::FailureMode;
-use inlane_text::ScanError;
+use inlane_text::{Api, ScanError};
 
 use super::answer::Answer;
 use super::body::BodyReader;
 use super::control_headers::DROP_REASON;
 use super::forward::{forget_control_headers, forward};
 use super::headers::{EnvoyHeaders, Noted};
+use super::path::{Claim, Parser, Parsers, trimmed};
 use super::response::Response;
 use super::route::{Complete, DEFAULT_FLOW, Held, Undecided, enroll, route};
 use super::tokens::{self, CONVERTED, TOKENS, Tokens};
@@ -250,14 +251,73 @@ impl Filter {
         }
     }
 
+    /// The request is decided on with what its headers say: its body is not for the scheduler.
+    fn decide_unread<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
+        self.body = Some(BodyReader::raw(&self.runtime, self.noted.length.unwrap_or(0)));
+        let verdict = self.complete(envoy);
+        if let Verdict::Go | Verdict::Answered = verdict {
+            // What comes of the body is not ours to hold.
+            self.body = None;
+        }
+        verdict
+    }
+
+    /// A request with a body that no parser of the configuration claims.
+    fn unclaimed<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        parsers: Option<Parsers>,
+    ) -> Verdict {
+        match (self.settings.other_paths, parsers) {
+            (OtherPaths::Schedule, Some(parsers)) if parsers.has(Parser::Passthrough) => {
+                self.decide_unread(envoy)
+            }
+            (OtherPaths::Schedule, Some(_)) => {
+                let answer = Answer::unclaimed(&path(envoy));
+                self.answer(envoy, &answer)
+            }
+            // Without a configuration there is nothing that such a request could be held against.
+            (OtherPaths::Schedule, None) | (OtherPaths::Pass | OtherPaths::Refuse, _) => {
+                self.pass(envoy)
+            }
+        }
+    }
+
+    /// Holds the request until its body, which is one to `api`, is complete.
+    fn hold<EHF: EnvoyHttpFilterExt>(
+        &mut self,
+        envoy: &mut EHF,
+        api: Api,
+        served: &Served,
+    ) -> HeadersStatus {
+        let limit = self.settings.max_body_bytes;
+        if self.noted.length.is_some_and(|length| length > limit) {
+            self.answer(envoy, &Answer::too_large(limit));
+            return HeadersStatus::StopIteration;
+        }
+        if envoy.get_buffer_limit() < limit + LIMIT_SLACK {
+            envoy.set_buffer_limit(limit + LIMIT_SLACK);
+        }
+        let body = BodyReader::new(&self.runtime, api, &EnvoyHeaders(envoy), served);
+        self.body = Some(body);
+        HeadersStatus::StopIteration
+    }
+
     /// The request without a body, or for another path: goes on without a decision.
     fn pass<EHF: EnvoyHttpFilterExt>(&mut self, envoy: &mut EHF) -> Verdict {
         forget_control_headers(&self.settings, envoy);
         match self.settings.other_paths {
-            OtherPaths::Pass => Verdict::Go,
+            OtherPaths::Pass | OtherPaths::Schedule => Verdict::Go,
             OtherPaths::Refuse => self.answer(envoy, &Answer::unknown_path()),
         }
     }
+}
+
+/// The path as parsers see it.
+fn path<EHF: EnvoyHttpFilterExt>(envoy: &EHF) -> String {
+    let path = envoy.get_request_header_value(":path");
+    let path = path.map(|path| String::from_utf8_lossy(path.as_slice()).into_owned());
+    trimmed(&path.unwrap_or_default()).to_owned()
 }
 
 fn scan_answer(error: &ScanError) -> Answer {
@@ -268,24 +328,24 @@ impl<EHF: EnvoyHttpFilterExt> HttpFilter<EHF> for Filter {
     fn on_request_headers(&mut self, envoy: &mut EHF, end_of_stream: bool) -> HeadersStatus {
         self.received_ns = clock::now_ns();
         self.noted = Noted::of(envoy);
-        let Some(api) = self.noted.api.filter(|_| !end_of_stream) else {
-            return match self.pass(envoy) {
-                Verdict::Go => HeadersStatus::Continue,
-                Verdict::Answered | Verdict::Held => HeadersStatus::StopIteration,
-            };
-        };
-        let limit = self.settings.max_body_bytes;
-        if self.noted.length.is_some_and(|length| length > limit) {
-            self.answer(envoy, &Answer::too_large(limit));
-            return HeadersStatus::StopIteration;
-        }
-        if envoy.get_buffer_limit() < limit + LIMIT_SLACK {
-            envoy.set_buffer_limit(limit + LIMIT_SLACK);
-        }
         let served = self.runtime.served();
-        let body = BodyReader::new(&self.runtime, api, &EnvoyHeaders(envoy), &served);
-        self.body = Some(body);
-        HeadersStatus::StopIteration
+        let parsers = served.serving().map(|serving| serving.parsers);
+        let wanted = |parser: Parser| parsers.is_none_or(|parsers| parsers.has(parser));
+        let claim = self.noted.claim.filter(|(parser, _)| wanted(*parser)).map(|(_, claim)| claim);
+        let verdict = match claim {
+            _ if end_of_stream => self.pass(envoy),
+            Some(Claim::Body(api)) => return self.hold(envoy, api, &served),
+            Some(Claim::Raw) => self.decide_unread(envoy),
+            Some(Claim::Unsupported) => {
+                let answer = Answer::unsupported(&path(envoy));
+                self.answer(envoy, &answer)
+            }
+            None => self.unclaimed(envoy, parsers),
+        };
+        match verdict {
+            Verdict::Go => HeadersStatus::Continue,
+            Verdict::Answered | Verdict::Held => HeadersStatus::StopIteration,
+        }
     }
 
     fn on_request_body(&mut self, envoy: &mut EHF, end_of_stream: bool) -> BodyStatus {

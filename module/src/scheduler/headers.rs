@@ -5,7 +5,7 @@ use inlane_core::request::Headers;
 use inlane_text::Api;
 
 use super::control_headers::STEERING;
-use super::path;
+use super::path::{self, Claim, Parser};
 
 /// Reads headers from Envoy's memory.
 pub(super) struct EnvoyHeaders<'a, EHF>(pub &'a EHF);
@@ -22,8 +22,8 @@ impl<EHF: EnvoyHttpFilterExt> Headers for EnvoyHeaders<'_, EHF> {
 /// What is noted of a request when its headers arrive.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    /// The inference API that the path names.
-    pub(super) api: Option<Api>,
+    /// The parser that claims the path, and what it makes of it.
+    pub(super) claim: Option<(Parser, Claim)>,
     /// Announced length of the body.
     pub(super) length: Option<u64>,
     /// The request's id; empty without one.
@@ -46,6 +46,14 @@ impl Noted {
         noted
     }
 
+    /// The inference API that the body is a request to.
+    pub(super) fn api(&self) -> Option<Api> {
+        match self.claim {
+            Some((_, Claim::Body(api))) => Some(api),
+            _ => None,
+        }
+    }
+
     /// The flow that the request says it belongs to. An empty id under the current name is none.
     pub(super) fn fairness_id(&self) -> Option<&str> {
         self.fairness_ids.iter().flatten().next().map(String::as_str).filter(|id| !id.is_empty())
@@ -56,7 +64,7 @@ impl Noted {
         let text = || std::str::from_utf8(value).ok();
         let copy = || String::from_utf8_lossy(value).into_owned();
         match key {
-            b":path" if self.api.is_none() => self.api = text().and_then(path::api),
+            b":path" if self.claim.is_none() => self.claim = text().and_then(path::claim),
             b"content-length" if self.length.is_none() => {
                 self.length = text().and_then(|length| length.parse().ok());
             }
@@ -117,7 +125,7 @@ mod tests {
             ("content-length", "7"),
         ]);
         assert_eq!((seen.id.as_str(), seen.length), ("r-1", Some(7)));
-        assert!(seen.api.is_some() && seen.fairness_id().is_none());
+        assert!(seen.api().is_some() && seen.fairness_id().is_none());
         assert_eq!(noted(&[("content-length", "-1")]).length, None);
     }
 

@@ -40,6 +40,7 @@ pub use book::claim;
 pub use control_headers::STREAM_TOKEN;
 pub use decide::Step;
 pub use forward::TOKEN_STATE;
+pub use path::Parsers;
 pub use prompts::PromptSink;
 
 use crate::runtime::Runtime;

@@ -43,7 +43,7 @@ impl Hooks {
             hindsight: std::mem::take(&mut routed.hindsight),
             request_id: noted.id.clone(),
             // Engines leave the number out of messages as they like.
-            tells_cached: noted.api != Some(Api::Messages),
+            tells_cached: noted.api() != Some(Api::Messages),
         })
     }
 
@@ -91,6 +91,8 @@ pub(super) struct Response {
     ended_ns: u64,
     usage: UsageTracker,
     hooks: Option<Hooks>,
+    /// Nothing is to be made of the response but that it ended.
+    ignored: bool,
 }
 
 impl Response {
@@ -107,7 +109,13 @@ impl Response {
             ended_ns: 0,
             usage: UsageTracker::default(),
             hooks: None,
+            ignored: false,
         }
+    }
+
+    /// A response that nobody wants to know of.
+    pub(super) fn ignored(series: Arc<ModelSeries>) -> Self {
+        Self { ignored: true, ..Self::new(series, 0, false) }
     }
 
     /// The same, with the hooks of plugins.
@@ -133,6 +141,9 @@ impl Response {
         envoy: &mut EHF,
         end_of_stream: bool,
     ) {
+        if self.ignored {
+            return;
+        }
         let status = envoy.get_response_header_value(":status");
         let status = status.and_then(|s| std::str::from_utf8(s.as_slice()).ok()?.parse().ok());
         self.status = status.unwrap_or(0);
@@ -159,6 +170,11 @@ impl Response {
         envoy: &mut EHF,
         end_of_stream: bool,
     ) -> bool {
+        if self.ignored {
+            let first = self.bytes == 0;
+            self.bytes = 1;
+            return first;
+        }
         let now = clock::now_ns();
         let size = envoy.get_received_response_body_size() as u64;
         let first = self.bytes == 0 && size > 0;
@@ -198,6 +214,9 @@ impl Response {
     /// The stream is over.
     pub(super) fn end(self) {
         self.series.ended();
+        if self.ignored {
+            return;
+        }
         if let Some(hooks) = &self.hooks {
             hooks.call(&self, |plan, facts, failures| plan.complete(facts, failures));
         }

@@ -10,14 +10,14 @@ use inlane_core::decision::ScheduleError;
 use inlane_core::effect::PluginIx;
 use inlane_core::plugin::{Ticket, Tickets};
 use inlane_core::request::{Headers, Media, Prompt, Request};
-use inlane_text::tokens::MediaRange;
-use inlane_text::{Feature, Summary};
+use inlane_text::{Feature, MediaRange, Summary};
 use prometheus::IntCounter;
 
 use super::answer::Answer;
 use super::body::BodyReader;
 use super::decide::{Asked, Ground, NoRoute, Routed, decide};
 use super::headers::{EnvoyHeaders, Noted};
+use super::path::Claim;
 use super::response::{Hooks, Response};
 use super::tokens::Tokens;
 use crate::clock;
@@ -62,12 +62,11 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
 ) -> Result<(Routed, Response), Undecided> {
     let &Complete { settings, runtime, served, received_ns, started_ns, .. } = stream;
     let &Complete { noted, body, tokens, .. } = stream;
-    let Some(scanner) = body.scanner() else {
+    let Some(summary) = body.summary() else {
         return Err(Undecided::Failure(Answer::panicked()));
     };
-    let summary = scanner.summary();
     let headers = EnvoyHeaders(envoy);
-    if !names_model(summary.model, &headers) {
+    if !body.is_raw() && !names_model(summary.model, &headers) {
         let missing = Answer::bad_request("model not found in request body");
         return Err(Undecided::Answer(missing));
     }
@@ -97,6 +96,9 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
             let series = Arc::clone(&routed.series);
             series.routed();
             series.request_size.observe(summary.bytes as f64);
+            if let Some((_, Claim::Raw)) = noted.claim {
+                return Ok((routed, Response::ignored(series)));
+            }
             let hooks = Hooks::new(runtime, served, &mut routed, noted);
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
@@ -171,9 +173,11 @@ struct Read<'a> {
     media: Found<'a>,
 }
 
-/// Media parts: as the engine has them, or as the scanner found them.
+/// Media parts: as the engine has them, as a body names them in the engine's terms, or as the scanner
+/// found them.
 enum Found<'a> {
     Engine(&'a [MediaRange]),
+    Body(Vec<MediaRange>),
     Scanner(Vec<(u32, Feature, String)>),
 }
 
@@ -188,23 +192,27 @@ impl<'a> Read<'a> {
         };
         let media = match tokens.ready() {
             Some(tokens) if !tokens.media.is_empty() => Found::Engine(&tokens.media),
-            _ => Found::Scanner(body.media()),
+            _ => match body.features() {
+                features if features.is_empty() => Found::Scanner(body.media()),
+                features => Found::Body(features),
+            },
         };
         Self { noted, prompts, packed, prompt_bytes: body.prompt_bytes(), media }
     }
 
     fn media(&self) -> Vec<Media<'_>> {
-        match &self.media {
-            Found::Engine(parts) => {
-                let parts = parts.iter().map(|part| Media {
-                    modality: &part.modality,
-                    hash: &part.hash,
-                    prompt: part.prompt,
-                    offset: part.offset,
-                    length: part.length,
-                });
-                parts.collect()
+        fn named(part: &MediaRange) -> Media<'_> {
+            Media {
+                modality: &part.modality,
+                hash: &part.hash,
+                prompt: part.prompt,
+                offset: part.offset,
+                length: part.length,
             }
+        }
+        match &self.media {
+            Found::Engine(parts) => parts.iter().map(named).collect(),
+            Found::Body(parts) => parts.iter().map(named).collect(),
             Found::Scanner(parts) => {
                 let parts = parts.iter().map(|(prompt, part, hash)| Media {
                     modality: part.modality.name(),

@@ -253,13 +253,17 @@ fn missed(runtime: &Runtime, noted: &Noted, why: &Missed) -> Tokens {
     Tokens::Missed
 }
 
+/// How the body becomes tokens; `None` if it does not.
 fn prompt_api(noted: &Noted) -> Option<PromptApi> {
-    noted.api.map(|api| match api {
+    Some(match noted.api()? {
         Api::ChatCompletions => PromptApi::Chat,
         Api::Completions => PromptApi::Completions,
         Api::Embeddings => PromptApi::Embeddings,
+        Api::Generate => PromptApi::Generate,
         Api::Messages => PromptApi::Messages,
         Api::Responses => PromptApi::Responses,
+        // No engine makes tokens of these in a way that is known.
+        Api::Conversations | Api::ImagesGenerations => return None,
     })
 }
 

@@ -127,11 +127,14 @@ impl<F: FnMut(&[u8])> Events for Pieces<F> {
 /// Assembles short strings that may arrive in pieces; a longer one reads as empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct KeyBuffer {
-    bytes: [u8; 24],
+    bytes: [u8; Self::MOST],
     len: usize,
 }
 
 impl KeyBuffer {
+    /// Bytes of the longest string that matters.
+    pub(crate) const MOST: usize = 24;
+
     pub(crate) fn clear(&mut self) {
         self.len = 0;
     }

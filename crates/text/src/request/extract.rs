@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::chat::Chat;
+use super::features::Features;
 use super::fields::Fields;
 use super::prompt::Prompt;
 use super::slot::Slot;
@@ -43,6 +44,7 @@ pub(crate) struct Extractor<S> {
     pub(crate) rules: MediaRules,
     pub(crate) sink: S,
     pub(crate) fields: Fields,
+    pub(crate) features: Features,
     pub(crate) prompt: Prompt,
     pub(crate) chat: Chat,
     pub(crate) talk: Talk,
@@ -70,6 +72,7 @@ impl<S: Sink> Extractor<S> {
             rules: MediaRules::default(),
             sink,
             fields: Fields::default(),
+            features: Features::default(),
             prompt: Prompt::default(),
             chat: Chat::new(),
             talk: Talk::new(),
@@ -90,6 +93,7 @@ impl<S: Sink> Extractor<S> {
         self.api = api;
         self.sink.reset();
         self.fields.reset();
+        self.features.reset();
         self.prompt.reset();
         self.chat.restart();
         self.talk.reset();
@@ -117,9 +121,11 @@ impl<S: Sink> Extractor<S> {
     pub(crate) fn verdict(&self) -> Result<(), RequestError> {
         match self.api {
             Api::ChatCompletions => self.chat.verdict(),
-            Api::Completions => self.prompt.verdict(),
-            Api::Embeddings => self.prompt.verdict().map_err(|_| RequestError::EmbeddingInput),
-            Api::Messages | Api::Responses => self.talk.verdict(self.api),
+            Api::Completions | Api::Embeddings | Api::ImagesGenerations => {
+                self.prompt.verdict(self.api)
+            }
+            Api::Generate => self.prompt.verdict(self.api).and_then(|()| self.features.verdict()),
+            Api::Conversations | Api::Messages | Api::Responses => self.talk.verdict(self.api),
         }
     }
 
@@ -127,8 +133,10 @@ impl<S: Sink> Extractor<S> {
     pub(crate) fn is_stale(&self) -> bool {
         match self.api {
             Api::ChatCompletions => self.chat.is_stale(),
-            Api::Completions | Api::Embeddings => self.prompt.is_stale(),
-            Api::Messages | Api::Responses => self.talk.is_stale(),
+            Api::Completions | Api::Embeddings | Api::Generate | Api::ImagesGenerations => {
+                self.prompt.is_stale()
+            }
+            Api::Conversations | Api::Messages | Api::Responses => self.talk.is_stale(),
         }
     }
 
@@ -191,6 +199,7 @@ impl<S: Sink> Events for Extractor<S> {
             | Slot::MaxTokens
             | Slot::Model
             | Slot::N
+            | Slot::SamplingParams
             | Slot::Stream
             | Slot::StreamOptions => self.fields.open(self.slot, kind),
             Slot::Prompt | Slot::PromptItem | Slot::PromptId => {
@@ -198,6 +207,10 @@ impl<S: Sink> Events for Extractor<S> {
                 self.note(opened);
             }
             Slot::Tools => self.tools.open(&self.limits),
+            slot if slot.is_feature() => {
+                let opened = self.features.open(slot, kind, &self.limits);
+                self.note(opened);
+            }
             slot if slot.is_talk() => {
                 let of = (kind, self.api);
                 self.talk.open(slot, of, &self.limits, &mut self.tools, &mut self.sink);
@@ -243,6 +256,7 @@ impl<S: Sink> Events for Extractor<S> {
                 };
                 self.note(closed);
             }
+            slot if slot.is_feature() => self.features.close(slot),
             slot if slot.is_talk() => {
                 if slot == Slot::Turns {
                     self.span = span.clone();
@@ -274,11 +288,17 @@ impl<S: Sink> Events for Extractor<S> {
         self.fields.has_members |= parent == Slot::Root;
         if last && self.key.get().is_empty() && !self.key.is_long() {
             self.slot = parent.member(piece, self.api);
+            if self.slot.is_feature() {
+                self.features.key(self.slot, piece);
+            }
             return;
         }
         self.key.push(piece);
         if last {
             self.slot = parent.member(self.key.get(), self.api);
+            if self.slot.is_feature() {
+                self.features.key(self.slot, self.key.get());
+            }
             self.key.clear();
         }
     }
@@ -298,6 +318,10 @@ impl<S: Sink> Events for Extractor<S> {
             Slot::Prompt | Slot::PromptItem => self.prompt.text(self.slot, piece, &mut self.sink),
             Slot::Model | Slot::CacheSalt => {
                 let taken = self.fields.text(self.slot, piece, &self.limits);
+                self.note(taken);
+            }
+            Slot::MediaHash => {
+                let taken = self.features.text(piece, &self.limits);
                 self.note(taken);
             }
             Slot::Role
@@ -335,6 +359,7 @@ impl<S: Sink> Events for Extractor<S> {
         }
         match self.slot {
             Slot::PromptItem | Slot::PromptId => self.prompt.number(number, &mut self.sink),
+            Slot::MediaLength | Slot::MediaOffset => self.features.number(self.slot, number),
             slot => self.fields.number(slot, number),
         }
     }

@@ -7,8 +7,8 @@ use super::slot::Slot;
 use crate::error::{Bounded, ScanError};
 use crate::json::{Kind, Number};
 
-/// What a body says, once it is complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a body says, once it is complete. The default is that of a body that nobody has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary<'a> {
     /// The string `model`; empty if absent, no string, or empty.
@@ -25,9 +25,9 @@ pub struct Summary<'a> {
     /// `stream_options.include_usage` is the boolean true.
     pub include_usage: bool,
     /// The output cap in tokens: the first of `max_completion_tokens` (chat only) and `max_tokens`
-    /// (of responses `max_output_tokens`) that is a whole number ≥ 0. Values past `u64` saturate.
+    /// (of responses `max_output_tokens`, of generate requests that of `sampling_params`) that is a whole number ≥ 0. Values past `u64` saturate.
     pub max_tokens: Option<u64>,
-    /// `n` (choices per prompt) if it is a whole number ≥ 0.
+    /// `n` (choices per prompt; of generate requests that of `sampling_params`) if it is a whole number ≥ 0.
     pub n: Option<u64>,
     /// The string `cache_salt`; empty if absent or no string.
     pub cache_salt: &'a str,
@@ -74,6 +74,7 @@ impl Fields {
             Slot::MaxTokens => self.max_tokens = None,
             Slot::Model => self.model.clear(),
             Slot::N => self.n = None,
+            Slot::SamplingParams => (self.max_tokens, self.n) = (None, None),
             Slot::Stream => self.stream = kind == Kind::True,
             Slot::StreamOptions => self.include_usage = false,
             _ => {}

@@ -8,6 +8,9 @@ pub struct Limits {
     /// Bytes of the tree that holds `tools` until its keys can be sorted (default 1 MiB). More is
     /// an error.
     pub tools_bytes: usize,
+    /// Bytes that `features` of a generate request are held in (default 1 MiB): its hashes, and 64
+    /// for each of them and for each place. More is an error.
+    pub features_bytes: usize,
     /// Prompts of one completion request (default 16 384). More is an error.
     pub prompts: usize,
     /// Tokens that all media parts of a request add up to (default 1 048 576). A part that would
@@ -21,6 +24,7 @@ impl Default for Limits {
         Self {
             string_bytes: 4 << 10,
             tools_bytes: 1 << 20,
+            features_bytes: 1 << 20,
             prompts: 16 << 10,
             media_tokens: 1 << 20,
         }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod extract;
+mod features;
 mod fields;
 mod limits;
 mod part;
@@ -13,6 +14,7 @@ mod slot;
 mod talk;
 mod tools;
 
+pub use features::MediaRange;
 pub use fields::Summary;
 pub use limits::{FrameRate, ImageRule, Limits, MediaRules, VideoEstimate};
 pub use rename::Edit;
@@ -25,8 +27,14 @@ pub enum Api {
     ChatCompletions,
     /// `…/completions` and any path that is not recognised: `prompt` is required.
     Completions,
+    /// `…/conversations`: `items` is required.
+    Conversations,
     /// `…/embeddings`: `input` is required, in the forms of a completion's `prompt`.
     Embeddings,
+    /// vLLM's `/inference/v1/generate`: `token_ids` is required.
+    Generate,
+    /// `…/images/generations`: `prompt` is required, a text.
+    ImagesGenerations,
     /// Anthropic's `…/messages`: `messages` is required.
     Messages,
     /// `…/responses`: `input` is required.
@@ -36,6 +44,9 @@ pub enum Api {
 impl Api {
     /// Whether the request is a conversation: one prompt, which may have media.
     pub fn is_chat(self) -> bool {
-        matches!(self, Self::ChatCompletions | Self::Messages | Self::Responses)
+        matches!(
+            self,
+            Self::ChatCompletions | Self::Conversations | Self::Messages | Self::Responses
+        )
     }
 }

@@ -1,8 +1,9 @@
 //! `prompt` of a completion request, `input` of an embedding request: a string, a list of strings, a
-//! list of token ids, or a list of such lists.
+//! list of token ids, or a list of such lists. Of an image request the string alone, of a generate
+//! request (`token_ids`) the list of ids alone.
 
-use super::Limits;
 use super::slot::Slot;
+use super::{Api, Limits};
 use crate::error::{Bounded, RequestError, ScanError};
 use crate::json::{Kind, Number};
 use crate::sink::Sink;
@@ -49,10 +50,14 @@ impl Prompt {
         self.count
     }
 
-    pub(crate) fn verdict(&self) -> Result<(), RequestError> {
-        match self.shape {
-            Shape::Empty | Shape::EmptyList | Shape::Invalid => Err(RequestError::Prompt),
-            Shape::Ids | Shape::IdLists | Shape::Strings | Shape::Text => Ok(()),
+    pub(crate) fn verdict(&self, api: Api) -> Result<(), RequestError> {
+        match (api, self.shape) {
+            (Api::Generate, Shape::Ids) | (Api::ImagesGenerations, Shape::Text) => Ok(()),
+            (Api::Generate, _) => Err(RequestError::TokenIds),
+            (Api::ImagesGenerations, _) => Err(RequestError::ImagePrompt),
+            (_, Shape::Ids | Shape::IdLists | Shape::Strings | Shape::Text) => Ok(()),
+            (Api::Embeddings, _) => Err(RequestError::EmbeddingInput),
+            _ => Err(RequestError::Prompt),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The scanner: lexer and extractor, and the order of calls.
 
 use super::extract::Extractor;
+use super::features::MediaRange;
 use super::fields::Summary;
 use super::replay::Replay;
 use super::slot::Slot;
@@ -111,6 +112,12 @@ impl<S: Sink> Scanner<S> {
         }
     }
 
+    /// The media that a generate request names, in the order of their places; complete after
+    /// [`finish`](Self::finish). Those without a hash or a place are left out. Allocates for each.
+    pub fn features(&self) -> Vec<MediaRange> {
+        self.extractor.features.ranges()
+    }
+
     /// The sink.
     pub fn sink(&self) -> &S {
         &self.extractor.sink
@@ -143,8 +150,10 @@ impl<S: Sink> Scanner<S> {
         }
         extractor.restart(match extractor.api {
             Api::ChatCompletions => Slot::Messages,
-            Api::Completions | Api::Embeddings => Slot::Prompt,
-            Api::Messages | Api::Responses => Slot::Turns,
+            Api::Completions | Api::Embeddings | Api::Generate | Api::ImagesGenerations => {
+                Slot::Prompt
+            }
+            Api::Conversations | Api::Messages | Api::Responses => Slot::Turns,
         });
         body.lex(span, extractor)?;
         extractor.fault()?;

@@ -10,13 +10,28 @@ pub(crate) enum Slot {
     Root,
 
     CacheSalt,
+    /// `features` of a generate request.
+    Features,
     IncludeUsage,
     MaxCompletionTokens,
     MaxTokens,
     Model,
     N,
+    /// `sampling_params` of a generate request.
+    SamplingParams,
     Stream,
     StreamOptions,
+
+    /// `mm_hashes`: lists of hashes by modality.
+    MediaHashes,
+    MediaHashList,
+    MediaHash,
+    /// `mm_placeholders`: lists of ranges by modality.
+    MediaPlaces,
+    MediaPlaceList,
+    MediaPlace,
+    MediaLength,
+    MediaOffset,
 
     Prompt,
     PromptItem,
@@ -43,7 +58,7 @@ pub(crate) enum Slot {
     System,
     SystemPart,
     SystemText,
-    /// `messages` of Anthropic, or `input` of a response.
+    /// `messages` of Anthropic, `input` of a response, or `items` of a conversation.
     Turns,
     Turn,
     TurnRole,
@@ -70,6 +85,14 @@ impl Slot {
         match self {
             Slot::Root => root(key, api),
             Slot::StreamOptions if key == b"include_usage" => Slot::IncludeUsage,
+            Slot::SamplingParams if key == b"max_tokens" => Slot::MaxTokens,
+            Slot::SamplingParams if key == b"n" => Slot::N,
+            Slot::Features if key == b"mm_hashes" => Slot::MediaHashes,
+            Slot::Features if key == b"mm_placeholders" => Slot::MediaPlaces,
+            Slot::MediaHashes => Slot::MediaHashList,
+            Slot::MediaPlaces => Slot::MediaPlaceList,
+            Slot::MediaPlace if key == b"offset" => Slot::MediaOffset,
+            Slot::MediaPlace if key == b"length" => Slot::MediaLength,
             Slot::Message => match key {
                 b"role" => Slot::Role,
                 b"content" => Slot::Content,
@@ -111,6 +134,8 @@ impl Slot {
             Slot::Messages => Some(Slot::Message),
             Slot::Content => Some(Slot::Part),
             Slot::PromptItem => Some(Slot::PromptId),
+            Slot::MediaHashList => Some(Slot::MediaHash),
+            Slot::MediaPlaceList => Some(Slot::MediaPlace),
             Slot::System => Some(Slot::SystemPart),
             Slot::Turns => Some(Slot::Turn),
             Slot::TurnContent => Some(Slot::TurnPart),
@@ -142,12 +167,34 @@ impl Slot {
         )
     }
 
+    /// Whether it is a part of `features`.
+    #[inline]
+    pub(crate) fn is_feature(self) -> bool {
+        matches!(
+            self,
+            Slot::Features
+                | Slot::MediaHashes
+                | Slot::MediaHashList
+                | Slot::MediaHash
+                | Slot::MediaPlaces
+                | Slot::MediaPlaceList
+                | Slot::MediaPlace
+                | Slot::MediaLength
+                | Slot::MediaOffset
+        )
+    }
+
     /// Whether an object that stands in this slot is looked into.
     pub(crate) fn has_members(self) -> bool {
         matches!(
             self,
             Slot::Root
                 | Slot::StreamOptions
+                | Slot::SamplingParams
+                | Slot::Features
+                | Slot::MediaHashes
+                | Slot::MediaPlaces
+                | Slot::MediaPlace
                 | Slot::Message
                 | Slot::Part
                 | Slot::Image
@@ -167,6 +214,9 @@ fn root(key: &[u8], api: Api) -> Slot {
         (b"model", _) => Slot::Model,
         (b"stream", _) => Slot::Stream,
         (b"cache_salt", _) => Slot::CacheSalt,
+        (b"sampling_params", Api::Generate) => Slot::SamplingParams,
+        (b"features", Api::Generate) => Slot::Features,
+        (b"n", Api::Generate) => Slot::Ignore,
         (b"n", _) => Slot::N,
         (b"stream_options", _) => Slot::StreamOptions,
         (b"max_output_tokens", Api::Responses) => Slot::MaxTokens,
@@ -174,22 +224,24 @@ fn root(key: &[u8], api: Api) -> Slot {
         (b"max_completion_tokens", Api::ChatCompletions) => Slot::MaxCompletionTokens,
         (b"messages", Api::ChatCompletions) => Slot::Messages,
         (b"messages", Api::Messages) | (b"input", Api::Responses) => Slot::Turns,
+        (b"items", Api::Conversations) => Slot::Turns,
         (b"system", Api::Messages) | (b"instructions", Api::Responses) => Slot::System,
         (b"tools", Api::ChatCompletions | Api::Messages | Api::Responses) => Slot::Tools,
-        (b"prompt", Api::Completions) | (b"input", Api::Embeddings) => Slot::Prompt,
+        (b"prompt", Api::Completions | Api::ImagesGenerations) => Slot::Prompt,
+        (b"input", Api::Embeddings) | (b"token_ids", Api::Generate) => Slot::Prompt,
         _ => Slot::Ignore,
     }
 }
 
-/// A message, or an item of a response's input: a message, a call of a function, its output, or
+/// A message, or an item of a response's input or of a conversation: a message, a call of a function, its output, or
 /// reasoning.
 fn turn(key: &[u8], api: Api) -> Slot {
     match (key, api) {
         (b"role", _) => Slot::TurnRole,
         (b"content", _) => Slot::TurnContent,
-        (b"name", Api::Responses) => Slot::TurnText,
-        (b"arguments", Api::Responses) => Slot::TurnAny,
-        (b"output" | b"summary", Api::Responses) => Slot::TurnResult,
+        (b"name", Api::Conversations | Api::Responses) => Slot::TurnText,
+        (b"arguments", Api::Conversations | Api::Responses) => Slot::TurnAny,
+        (b"output" | b"summary", Api::Conversations | Api::Responses) => Slot::TurnResult,
         _ => Slot::Ignore,
     }
 }
@@ -200,8 +252,9 @@ fn turn_part(key: &[u8], api: Api) -> Slot {
         (b"thinking" | b"id" | b"name", Api::Messages) => Slot::TurnText,
         (b"input", Api::Messages) => Slot::TurnAny,
         (b"content", Api::Messages) => Slot::TurnResult,
-        (b"source", Api::Messages) | (b"image_url", Api::Responses) => Slot::Source,
-        (b"refusal", Api::Responses) => Slot::TurnText,
+        (b"source", Api::Messages) => Slot::Source,
+        (b"image_url", Api::Conversations | Api::Responses) => Slot::Source,
+        (b"refusal", Api::Conversations | Api::Responses) => Slot::TurnText,
         _ => Slot::Ignore,
     }
 }

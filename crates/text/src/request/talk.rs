@@ -1,5 +1,5 @@
-//! The prompt of Anthropic's messages (`tools`, `system`, `messages`) and of responses (`tools`,
-//! `instructions`, `input`).
+//! The prompt of Anthropic's messages (`tools`, `system`, `messages`), of responses (`tools`,
+//! `instructions`, `input`) and of conversations (`items`).
 //!
 //! Inside `messages` and `input` text is sent in the order of the body, whatever the keys that it
 //! stands under are in: these bodies are compared only with others that the same proxy has seen, and
@@ -49,7 +49,7 @@ pub(crate) struct Talk {
     shape: Shape,
     /// The sink has been told of the prompt.
     begun: bool,
-    /// `messages` or `input` has started.
+    /// `messages`, `input` or `items` has started.
     seen: bool,
     /// A field came after one that it stands before, or came twice.
     late: bool,
@@ -112,6 +112,7 @@ impl Talk {
     pub(crate) fn verdict(&self, api: Api) -> Result<(), RequestError> {
         match (self.shape, api) {
             (Shape::Valid, _) => Ok(()),
+            (_, Api::Conversations) => Err(RequestError::Items),
             (_, Api::Responses) => Err(RequestError::Input),
             (Shape::Empty, _) => Err(RequestError::AnthropicMessages),
             (Shape::Invalid, _) => Err(RequestError::AnthropicMessage),
@@ -139,8 +140,9 @@ impl Talk {
                 self.seen = true;
                 self.budget = limits.media_tokens;
                 self.shape = match (api, kind) {
-                    (_, Kind::Null) | (Api::Messages, Kind::Array) => Shape::Empty,
-                    (Api::Messages, _) => Shape::Invalid,
+                    (_, Kind::Null) => Shape::Empty,
+                    (Api::Conversations | Api::Messages, Kind::Array) => Shape::Empty,
+                    (Api::Conversations | Api::Messages, _) => Shape::Invalid,
                     _ => Shape::Valid,
                 };
                 self.begin(tools, sink);
@@ -205,7 +207,8 @@ impl Talk {
                 }
             }
             Slot::Turns if !self.late => sink.end_prompt(),
-            Slot::Turn if self.role_wrong || self.content_wrong => self.refuse(api),
+            Slot::Turn if self.role_wrong => self.refuse(api),
+            Slot::Turn if self.content_wrong && api == Api::Messages => self.refuse(api),
             Slot::Source => self.close_source(rules, sink),
             _ => {}
         }
@@ -226,9 +229,9 @@ impl Talk {
         }
     }
 
-    /// Anthropic's messages have a form; items of responses may have any.
+    /// Messages and items of conversations have a form; items of responses may have any.
     fn refuse(&mut self, api: Api) {
-        if api == Api::Messages {
+        if api != Api::Responses {
             self.shape = Shape::Invalid;
         }
     }

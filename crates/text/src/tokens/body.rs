@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::error::PromptError;
-use super::prompt::{MediaRange, Side};
+use super::prompt::Side;
+use crate::MediaRange;
 
 /// The fields of a completion, generate or embedding request.
 #[derive(Debug, Default)]

@@ -44,6 +44,7 @@ mod prompt;
 mod scan;
 mod words;
 
+pub use crate::MediaRange;
 pub use crate::media::MediaHasher;
 pub use cache::TokenCache;
 pub use counters::Counters;
@@ -53,4 +54,4 @@ pub use images::Engine;
 pub use model::Model;
 pub use models::{Change, Models, Source, Watch};
 pub use pool::{Full, Job, Outcome, Pool, PoolSize};
-pub use prompt::{MediaRange, PromptApi, Side, Tokenized, chat_body};
+pub use prompt::{PromptApi, Side, Tokenized, chat_body};

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::body::{Body, Features, Keys, Prompts};
 use super::encoder::{Around, Work};
 use super::error::PromptError;
+use crate::MediaRange;
 use crate::template::{self, ChatApi};
 
 /// Which API a body belongs to: decides where its prompt stands and how it becomes tokens.
@@ -100,21 +101,6 @@ pub struct Tokenized {
     pub media: Vec<MediaRange>,
     /// How much of the text had to be tokenized.
     pub work: Work,
-}
-
-/// An image, a video or a sound in a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MediaRange {
-    /// `image`, `video` or `audio`.
-    pub modality: String,
-    /// The engine's digest of the content.
-    pub hash: String,
-    /// Index of its prompt.
-    pub prompt: u32,
-    /// Position of its first placeholder token.
-    pub offset: u64,
-    /// Number of placeholder tokens.
-    pub length: u64,
 }
 
 impl Tokenized {

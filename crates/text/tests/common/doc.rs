@@ -5,8 +5,10 @@
 pub enum Doc {
     List(Vec<Doc>),
     Null,
+    /// A number, and its value if it is written as a whole one.
+    Number(Option<u64>),
     Object(Vec<(String, Doc)>),
-    /// A number, true or false.
+    /// True or false.
     Other,
     Text(String),
 }
@@ -49,7 +51,7 @@ impl Doc {
                     value.flat(visit);
                 }
             }
-            Self::Null | Self::Other => {}
+            Self::Null | Self::Number(_) | Self::Other => {}
         }
     }
 }
@@ -90,8 +92,13 @@ impl Reader<'_> {
                 let end =
                     |byte: &u8| matches!(byte, b',' | b']' | b'}') || byte.is_ascii_whitespace();
                 let len = self.0.iter().position(end).unwrap_or(self.0.len());
-                self.0 = &self.0[len..];
-                if first == b'n' { Doc::Null } else { Doc::Other }
+                let (value, rest) = self.0.split_at(len);
+                self.0 = rest;
+                match first {
+                    b'n' => Doc::Null,
+                    b't' | b'f' => Doc::Other,
+                    _ => Doc::Number(serde_json::from_slice(value).ok()),
+                }
             }
         }
     }

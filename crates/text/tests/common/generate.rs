@@ -40,6 +40,11 @@ pub fn body(random: &mut Random) -> Vec<u8> {
             "input",
             "input",
             "input",
+            "items",
+            "token_ids",
+            "token_ids",
+            "features",
+            "sampling_params",
             "system",
             "instructions",
             "tools",
@@ -62,6 +67,11 @@ pub fn body(random: &mut Random) -> Vec<u8> {
             "prompt" => prompt(random),
             "input" if random.below(2) == 0 => prompt(random),
             "input" => list(random, 4, message),
+            "items" => list(random, 4, message),
+            "token_ids" if random.below(4) > 0 => list(random, 6, id),
+            "token_ids" => prompt(random),
+            "features" => features(random, 0),
+            "sampling_params" => object(random, &["max_tokens", "n", "x"], any),
             "system" | "instructions" => system(random),
             "tools" => list(random, 3, any),
             "stream_options" => object(random, &["include_usage", "x"], any),
@@ -241,6 +251,39 @@ fn prompt(random: &mut Random) -> String {
 
 fn id(random: &mut Random, _depth: usize) -> String {
     random.pick(&["0", "7", "128000", "4294967295", "17"]).to_owned()
+}
+
+fn features(random: &mut Random, depth: usize) -> String {
+    const KEYS: &[&str] = &["mm_hashes", "mm_placeholders", "mm_placeholders", "kwargs_data"];
+    const MODALITIES: &[&str] =
+        &["image", "image", "ima\\u0067e", "audio", "a long name of a modality"];
+    const PLACE: &[&str] = &["offset", "offset", "length", "length", "is_embed"];
+    fn item(random: &mut Random, _: usize) -> String {
+        match random.below(40) {
+            0 => any(random, 1),
+            1 => "null".into(),
+            at if at % 2 == 0 => string(random),
+            _ => object(random, PLACE, |random, _| random.below(30).to_string()),
+        }
+    }
+    fn hashes(random: &mut Random, _: usize) -> String {
+        list(random, 4, |random, _| string(random))
+    }
+    fn places(random: &mut Random, _: usize) -> String {
+        list(random, 4, |random, _| object(random, PLACE, |random, _| random.below(30).to_string()))
+    }
+    match random.below(16) {
+        0 => any(random, 2),
+        1 => object(random, KEYS, |random, _| {
+            object(random, MODALITIES, |random, _| list(random, 3, item))
+        }),
+        _ => format!(
+            r#"{{"mm_hashes":{},"kwargs_data":{},"mm_placeholders":{}}}"#,
+            object(random, MODALITIES, hashes),
+            any(random, depth + 1),
+            object(random, MODALITIES, places)
+        ),
+    }
 }
 
 fn system(random: &mut Random) -> String {

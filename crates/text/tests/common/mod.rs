@@ -9,12 +9,20 @@ pub mod reference;
 use std::num::NonZeroU32;
 
 use inlane_text::{
-    Api, BlockHasher, BlockSize, CollectedPrompt, Limits, Media, ScanError, Scanner, Sink,
-    TokenCollector,
+    Api, BlockHasher, BlockSize, CollectedPrompt, Limits, Media, MediaRange, ScanError, Scanner,
+    Sink, TokenCollector,
 };
 
-pub const APIS: [Api; 5] =
-    [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Messages, Api::Responses];
+pub const APIS: [Api; 8] = [
+    Api::ChatCompletions,
+    Api::Completions,
+    Api::Conversations,
+    Api::Embeddings,
+    Api::Generate,
+    Api::ImagesGenerations,
+    Api::Messages,
+    Api::Responses,
+];
 pub const BLOCK_TOKENS: usize = 4;
 pub const BLOCK_BYTES: usize = 5;
 
@@ -28,6 +36,7 @@ pub struct Outcome {
     pub n: Option<u64>,
     pub cache_salt: String,
     pub prompts: Vec<CollectedPrompt>,
+    pub features: Vec<MediaRange>,
     /// Content hashes of blocks of tokens and of blocks of bytes.
     pub blocks: [Vec<Vec<u64>>; 2],
 }
@@ -115,6 +124,7 @@ pub fn scan(
         n: summary.n,
         cache_salt: summary.cache_salt.to_owned(),
         prompts: sink.tokens.prompts().to_vec(),
+        features: scanner.features(),
         blocks: [contents(&sink.blocks[0]), contents(&sink.blocks[1])],
     })
 }

@@ -1,6 +1,6 @@
 //! What a body means, by way of a document.
 
-use inlane_text::{Api, CollectedPrompt, Feature, Modality};
+use inlane_text::{Api, CollectedPrompt, Feature, MediaRange, Modality};
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 
@@ -55,12 +55,24 @@ pub fn read(api: Api, bytes: &[u8]) -> Option<Outcome> {
         Api::ChatCompletions => vec![chat(&body)?],
         Api::Completions => completion(&body["prompt"])?,
         Api::Embeddings => completion(&body["input"])?,
-        Api::Messages | Api::Responses => vec![talk(api, &body, &Doc::read(bytes))?],
+        Api::Generate => vec![ids(body["token_ids"].as_array().filter(|ids| !ids.is_empty())?)?],
+        Api::ImagesGenerations => {
+            completion(&body["prompt"]).filter(|_| body["prompt"].is_string())?
+        }
+        Api::Conversations | Api::Messages | Api::Responses => {
+            vec![talk(api, &body, &Doc::read(bytes))?]
+        }
     };
+    let features = match api {
+        Api::Generate => media_features(Doc::read(bytes).last("features"))?,
+        _ => Vec::new(),
+    };
+    // Where the caps stand.
+    let limits = if api == Api::Generate { &body["sampling_params"] } else { &body };
     let caps: &[&str] = match api {
         Api::ChatCompletions => &["max_completion_tokens", "max_tokens"],
-        Api::Completions | Api::Messages => &["max_tokens"],
-        Api::Embeddings => &[],
+        Api::Completions | Api::Generate | Api::Messages => &["max_tokens"],
+        Api::Conversations | Api::Embeddings | Api::ImagesGenerations => &[],
         Api::Responses => &["max_output_tokens"],
     };
     let hashes = |block: usize, bytes: &[u8]| bytes.chunks(block).map(|b| xxh64(b, 0)).collect();
@@ -72,8 +84,8 @@ pub fn read(api: Api, bytes: &[u8]) -> Option<Outcome> {
         model: body["model"].as_str().unwrap_or_default().to_owned(),
         stream: body["stream"] == true,
         include_usage: body["stream_options"]["include_usage"] == true,
-        max_tokens: caps.iter().find_map(|key| whole(&body[*key])),
-        n: whole(&body["n"]),
+        max_tokens: caps.iter().find_map(|key| whole(&limits[*key])),
+        n: whole(&limits["n"]),
         cache_salt: body["cache_salt"].as_str().unwrap_or_default().to_owned(),
         prompts: prompts
             .into_iter()
@@ -86,8 +98,85 @@ pub fn read(api: Api, bytes: &[u8]) -> Option<Outcome> {
                 features: prompt.features,
             })
             .collect(),
+        features,
         blocks,
     })
+}
+
+/// `None` if they are refused.
+fn media_features(features: Option<&Doc>) -> Option<Vec<MediaRange>> {
+    let members = |value: &Doc| matches!(value, Doc::Null | Doc::Object(_)).then_some(());
+    let Some(features) = features else { return Some(Vec::new()) };
+    members(features)?;
+    for (key, lists) in features.members() {
+        if !["mm_hashes", "mm_placeholders"].contains(&key.as_str()) {
+            continue;
+        }
+        members(lists)?;
+        for (_, list) in lists.members() {
+            for item in items(list)? {
+                if key == "mm_hashes" {
+                    text_or_null(item)?;
+                    continue;
+                }
+                members(item)?;
+                let fields = ["offset", "length"];
+                let mut numbers =
+                    item.members().iter().filter(|(key, _)| fields.contains(&key.as_str()));
+                let is_number = |value: &Doc| matches!(value, Doc::Null | Doc::Number(Some(_)));
+                numbers.all(|(_, value)| is_number(value)).then_some(())?;
+            }
+        }
+    }
+    let number = |item: &Doc, name| match item.last(name) {
+        Some(Doc::Number(number)) => *number,
+        _ => None,
+    };
+    let mut ranges = Vec::new();
+    let (Some(hashes), Some(places)) =
+        (features.last("mm_hashes"), features.last("mm_placeholders"))
+    else {
+        return Some(ranges);
+    };
+    // In the order in which modalities are first named, whatever list counts of each.
+    let mut names = Vec::new();
+    for (key, lists) in features.members() {
+        if ["mm_hashes", "mm_placeholders"].contains(&key.as_str()) {
+            names.extend(lists.members().iter().map(|(name, _)| name.as_str()));
+        }
+    }
+    let mut seen = Vec::new();
+    for name in names.into_iter().filter(|name| (1..=24).contains(&name.len())) {
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name);
+        let (Some(hashes), Some(places)) = (hashes.last(name), places.last(name)) else { continue };
+        for (hash, place) in items(hashes)?.iter().zip(items(places)?) {
+            let (offset, length) = (number(place, "offset"), number(place, "length"));
+            let (Some(offset), Some(length), text) = (offset, length, hash.text()) else {
+                continue;
+            };
+            if !text.is_empty() {
+                let (modality, hash) = (name.to_owned(), text.to_owned());
+                ranges.push(MediaRange { modality, hash, prompt: 0, offset, length });
+            }
+        }
+    }
+    ranges.sort_by_key(|range| range.offset);
+    Some(ranges)
+}
+
+fn items(value: &Doc) -> Option<&[Doc]> {
+    match value {
+        Doc::Null => Some(&[]),
+        Doc::List(items) => Some(items),
+        _ => None,
+    }
+}
+
+fn text_or_null(value: &Doc) -> Option<()> {
+    matches!(value, Doc::Null | Doc::Text(_)).then_some(())
 }
 
 fn whole(value: &Value) -> Option<u64> {
@@ -192,16 +281,18 @@ fn chat(body: &Value) -> Option<Packed> {
 /// the order of the body.
 fn talk(api: Api, body: &Value, doc: &Doc) -> Option<Packed> {
     let mut packed = Packed::default();
-    if let Some(tools) = body["tools"].as_array().filter(|tools| !tools.is_empty()) {
+    let tools = body["tools"].as_array().filter(|_| api != Api::Conversations);
+    if let Some(tools) = tools.filter(|tools| !tools.is_empty()) {
         let mut json = String::new();
         go_json(&Value::Array(tools.clone()), &mut json);
         packed.text(&json);
     }
     let (system, turns) = match api {
         Api::Messages => ("system", "messages"),
+        Api::Conversations => ("", "items"),
         _ => ("instructions", "input"),
     };
-    match doc.last(system) {
+    match doc.last(system).filter(|_| !system.is_empty()) {
         Some(Doc::Text(text)) => packed.text(text),
         Some(Doc::List(blocks)) => {
             for (_, text) in blocks.iter().flat_map(Doc::members).filter(|(key, _)| key == "text") {
@@ -220,13 +311,25 @@ fn talk(api: Api, body: &Value, doc: &Doc) -> Option<Packed> {
                 turn(api, message, &mut packed);
             }
         }
-        (Api::Messages, _) | (_, Doc::Null) => return None,
+        (Api::Conversations, Doc::List(items)) if !items.is_empty() => {
+            for item in items {
+                is_item(item).then_some(())?;
+                turn(api, item, &mut packed);
+            }
+        }
+        (Api::Conversations | Api::Messages, _) | (_, Doc::Null) => return None,
         (_, Doc::Text(text)) => packed.text(text),
         (_, Doc::List(items)) => items.iter().for_each(|item| turn(api, item, &mut packed)),
         _ => {}
     }
     packed.pad();
     Some(packed)
+}
+
+fn is_item(item: &Doc) -> bool {
+    let Doc::Object(members) = item else { return false };
+    let role = members.iter().rev().find(|(key, _)| key == "role");
+    role.is_none_or(|(_, role)| matches!(role, Doc::Text(_) | Doc::Null))
 }
 
 /// Of equal keys the last one counts, but parts that are none are remembered.
@@ -249,10 +352,16 @@ fn is_message(message: &Doc) -> bool {
 fn turn(api: Api, turn: &Doc, packed: &mut Packed) {
     for (key, value) in turn.members() {
         match (key.as_str(), api) {
-            ("role", _) | ("name", Api::Responses) => packed.text(value.text()),
+            ("role", _) | ("name", Api::Conversations | Api::Responses) => {
+                packed.text(value.text())
+            }
             ("content", _) => parts(value, packed, &|part, packed| turn_part(api, part, packed)),
-            ("arguments", Api::Responses) => value.flat(&mut |text| packed.text(text)),
-            ("output" | "summary", Api::Responses) => parts(value, packed, &result_part),
+            ("arguments", Api::Conversations | Api::Responses) => {
+                value.flat(&mut |text| packed.text(text))
+            }
+            ("output" | "summary", Api::Conversations | Api::Responses) => {
+                parts(value, packed, &result_part);
+            }
             _ => {}
         }
     }
@@ -272,10 +381,12 @@ fn turn_part(api: Api, part: &Doc, packed: &mut Packed) {
         match (key.as_str(), api) {
             ("text", _) => packed.text(value.text()),
             ("thinking" | "id" | "name", Api::Messages) => packed.text(value.text()),
-            ("refusal", Api::Responses) => packed.text(value.text()),
+            ("refusal", Api::Conversations | Api::Responses) => packed.text(value.text()),
             ("input", Api::Messages) => value.flat(&mut |text| packed.text(text)),
             ("content", Api::Messages) => parts(value, packed, &result_part),
-            ("source", Api::Messages) | ("image_url", Api::Responses) => source(value, packed),
+            ("source", Api::Messages) | ("image_url", Api::Conversations | Api::Responses) => {
+                source(value, packed);
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 mod booking;
 mod counted;
 mod hooks;
+mod paths;
 mod request;
 mod response;
 mod shadow;

@@ -17,7 +17,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::encoder::Encoder;
-use super::prompt::MediaRange;
+use crate::MediaRange;
 use crate::media::{MediaHasher, Payload, Picture};
 use crate::template::{ImagePart, ImageStyle};
 
