@@ -18,6 +18,7 @@ use inlane_core::request::Request;
 
 use super::book::{Booking, Conflict, book, fill_load, refresh_load};
 use super::shadow::{self, Moment};
+use super::trace::Stages;
 use crate::clock;
 use crate::metrics::ModelSeries;
 use crate::runtime::{Runtime, Served, Serving};
@@ -64,6 +65,8 @@ pub(super) struct Asked<'a> {
     pub tickets: &'a [(PluginIx, Ticket)],
     /// Whether it goes without tokens that the configuration wants.
     pub missed_tokens: bool,
+    /// The spans of its stages, if it is traced.
+    pub stages: Option<&'a Stages>,
 }
 
 /// A decided and booked request.
@@ -183,6 +186,10 @@ fn run(
         true => Request { headers: &noting, ..request },
         false => request,
     };
+    if let Some(stages) = asked.stages {
+        stages.tag("request_prio", request.priority);
+        stages.enter("index_lookup");
+    }
     serving.fill_metrics(&mut scratch.columns, now_ms, stale_ms);
     let overdue = || over_budget(asked.started_ns, clock::now_ns(), settings.decision_budget);
     let step = if over_budget(asked.started_ns, start_ns, settings.decision_budget) {
@@ -198,6 +205,10 @@ fn run(
     };
     if matches!(step, Step::Partial | Step::LoadOnly) {
         fill_load(serving, scratch);
+    }
+    if let Some(stages) = asked.stages {
+        stages.looked_up(serving, scratch);
+        stages.enter("run_scheduler_profile");
     }
 
     let mut conflicts = 0;
@@ -215,6 +226,16 @@ fn run(
         }
     };
     let duration_ns = clock::now_ns().saturating_sub(start_ns);
+    if let Some(stages) = asked.stages {
+        stages.scored(serving, scratch);
+        stages.leave();
+        stages.tag("inlane.step", step.as_str());
+        stages.tag("inlane.conflicts", conflicts);
+        stages.tag("inlane.duration_us", duration_ns / 1_000);
+        if let Ok((target, _)) = &outcome {
+            stages.routed(serving, scratch, *target);
+        }
+    }
     count(runtime, serving, scratch, conflicts, duration_ns);
     let routed = outcome.map(|(target, booking)| {
         runtime.metrics.step(step).inc();

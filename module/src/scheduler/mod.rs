@@ -30,6 +30,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trace;
 mod usage;
 
 use std::sync::Arc;

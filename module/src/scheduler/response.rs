@@ -65,7 +65,7 @@ impl Hooks {
             first_byte_ms: (response.bytes > 0).then(|| since(response.first_byte_ns)),
             total_ms: since(end_ns),
             complete: response.ended_ns > 0,
-            prompt_tokens: usage.prompt,
+            prompt_tokens: usage.whole_prompt(),
             completion_tokens: usage.completion,
             cached_tokens: usage.cached,
             tells_cached: self.tells_cached,

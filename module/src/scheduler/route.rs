@@ -20,6 +20,7 @@ use super::headers::{EnvoyHeaders, Noted};
 use super::path::Claim;
 use super::response::{Hooks, Response};
 use super::tokens::Tokens;
+use super::trace::Stages;
 use crate::clock;
 use crate::runtime::{Runtime, Served};
 use crate::settings::Settings;
@@ -85,7 +86,9 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
     let request = read.request(&summary, &headers, &media);
     let ground = Ground { runtime, settings, served, serving };
     let missed_tokens = tokens.are_missed();
-    let asked = Asked { request, started_ns, tickets, missed_tokens };
+    let stages = Stages::begin(envoy, &request);
+    let stages = stages.as_ref();
+    let asked = Asked { request, started_ns, tickets, missed_tokens, stages };
     let decided = worker::with(runtime, |worker| {
         let routed = decide(ground, worker, &asked)?;
         *token = Some(routed.token);
@@ -103,7 +106,16 @@ pub(super) fn route<EHF: EnvoyHttpFilterExt>(
             let response = Response::new(series, received_ns, summary.stream);
             Ok((routed, response.with_hooks(hooks)))
         }
-        Some(Err(reason)) => Err(undecided(runtime, &request, reason)),
+        Some(Err(reason)) => {
+            let undecided = undecided(runtime, &request, reason);
+            if let (Some(stages), Undecided::Answer(answer) | Undecided::Failure(answer)) =
+                (stages, &undecided)
+            {
+                stages.tag("error", true);
+                stages.tag("inlane.error", answer.body());
+            }
+            Err(undecided)
+        }
         None => Err(Undecided::Failure(Answer::panicked())),
     }
 }

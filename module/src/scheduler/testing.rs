@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_proxy_dynamic_modules_rust_sdk::{
-    EnvoyBuffer, EnvoyMutBuffer, HttpFilter, MockEnvoyHttpFilter, MockEnvoyHttpFilterScheduler, abi,
+    EnvoyBuffer, EnvoyChildSpan, EnvoyMutBuffer, EnvoySpan, HttpFilter, MockEnvoyHttpFilter,
+    MockEnvoyHttpFilterScheduler, abi,
 };
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
@@ -59,6 +60,59 @@ pub(crate) struct Seen {
     pub(crate) events: Vec<u64>,
     /// Calls to servers: cluster, headers, body, timeout in ms. Their ids count from 0.
     pub(crate) calls: Vec<(String, Headers, String, u64)>,
+    /// Whether Envoy traces the stream, and what became of its spans: `+ name`, `name: key=value`,
+    /// `- name`.
+    pub(crate) traced: bool,
+    pub(crate) spans: Vec<String>,
+}
+
+/// A span that takes down what is done with it.
+struct Recorder {
+    seen: Arc<Mutex<Seen>>,
+    name: String,
+    /// Envoy's own span is not ours to end.
+    own: bool,
+}
+
+impl Recorder {
+    fn child(seen: &Arc<Mutex<Seen>>, name: &str) -> Box<Self> {
+        seen.lock().spans.push(format!("+ {name}"));
+        Box::new(Self { seen: Arc::clone(seen), name: name.to_owned(), own: true })
+    }
+}
+
+impl EnvoySpan for Recorder {
+    fn set_tag(&self, key: &str, value: &str) {
+        self.seen.lock().spans.push(format!("{}: {key}={value}", self.name));
+    }
+    fn set_operation(&self, _operation: &str) {}
+    fn log(&self, _event: &str) {}
+    fn set_sampled(&self, _sampled: bool) {}
+    fn get_baggage(&self, _key: &str) -> Option<String> {
+        None
+    }
+    fn set_baggage(&self, _key: &str, _value: &str) {}
+    fn get_trace_id(&self) -> Option<String> {
+        None
+    }
+    fn get_span_id(&self) -> Option<String> {
+        None
+    }
+    fn spawn_child(&self, operation: &str) -> Option<Box<dyn EnvoyChildSpan>> {
+        Some(Self::child(&self.seen, operation))
+    }
+}
+
+impl EnvoyChildSpan for Recorder {
+    fn finish(self: Box<Self>) {}
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if self.own {
+            self.seen.lock().spans.push(format!("- {}", self.name));
+        }
+    }
 }
 
 /// One stream with its filter.
@@ -279,6 +333,17 @@ fn mock(seen: &Arc<Mutex<Seen>>) -> MockEnvoyHttpFilter {
         let call = (cluster.to_owned(), headers.collect(), text(body.unwrap()), timeout);
         seen.calls.push(call);
         (CalloutInit::Success, seen.calls.len() as u64 - 1)
+    });
+    let shared = Arc::clone(seen);
+    envoy.expect_get_active_span().returning(move || {
+        let traced = shared.lock().traced;
+        let span = || Recorder { seen: Arc::clone(&shared), name: "request".into(), own: false };
+        traced.then(|| Box::new(span()) as Box<dyn EnvoySpan>)
+    });
+    let shared = Arc::clone(seen);
+    envoy.expect_spawn_child_span().returning(move |name| {
+        let traced = shared.lock().traced;
+        traced.then(|| Recorder::child(&shared, name) as Box<dyn EnvoyChildSpan>)
     });
     let shared = Arc::clone(seen);
     envoy.expect_new_scheduler().returning(move || {

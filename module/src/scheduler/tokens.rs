@@ -16,6 +16,7 @@ use inlane_text::{Api, Edit};
 use super::body::BodyReader;
 use super::headers::Noted;
 use super::route::{Complete, is_stale};
+use super::trace::Span;
 use crate::clock;
 use crate::runtime::Runtime;
 use crate::runtime::tokens::{Delivery, Missed, Tokenizers};
@@ -67,6 +68,8 @@ pub(super) struct Waiting {
     callout: Option<u64>,
     /// What is left to do before that call.
     converting: Option<Converting>,
+    /// Lasts as long as the wait, if the stream is traced.
+    span: Option<Span>,
 }
 
 /// A body on its way into the form that a server renders, and what it will be asked with.
@@ -110,7 +113,8 @@ pub(super) fn ask<EHF: EnvoyHttpFilterExt>(
     // A server knows images of every kind, and of every model.
     let local = tokenizers.model(model).filter(|_| server.is_none() || !body.has_media());
     let delivery = Arc::new(Delivery::new(Box::new(envoy.new_scheduler()), TOKENS));
-    let mut waiting = Waiting { delivery, tokenizers, callout: None, converting: None };
+    let span = Span::child(envoy, "tokenize");
+    let mut waiting = Waiting { delivery, tokenizers, callout: None, converting: None, span };
     let asked = match (local, server) {
         (Some(model), _) => {
             let body = copy(envoy, body, None);
@@ -126,7 +130,10 @@ pub(super) fn ask<EHF: EnvoyHttpFilterExt>(
     };
     match asked {
         Ok(()) => Ok(waiting),
-        Err(why) => Err(missed(runtime, noted, &why)),
+        Err(why) => {
+            waiting.note(Err(&why));
+            Err(missed(runtime, noted, &why))
+        }
     }
 }
 
@@ -187,11 +194,26 @@ impl Waiting {
         self.delivery.deliver(Err(why));
     }
 
+    /// Notes in the span what came of the wait.
+    fn note(&self, settled: Result<&Tokenized, &Missed>) {
+        let Some(span) = &self.span else { return };
+        match settled {
+            Ok(tokens) => {
+                let ids: usize = tokens.prompts.iter().map(Vec::len).sum();
+                span.tag("inlane.prompts", tokens.prompts.len());
+                span.tag("inlane.prompt_tokens", ids);
+            }
+            Err(why) => span.tag("inlane.missed", why.reason()),
+        }
+    }
+
     /// Ends the wait: what came of it.
     pub(super) fn settle(self, runtime: &Runtime, noted: &Noted) -> Tokens {
         let metrics = &runtime.metrics.tokens;
         metrics.seconds.observe(self.delivery.taken_ns() as f64 * 1e-9);
-        match self.delivery.settle() {
+        let settled = self.delivery.settle();
+        self.note(settled.map_or(Err(&Missed::Late), |settled| settled.as_ref()));
+        match settled {
             Some(Ok(tokens)) => {
                 metrics.tokenized(tokens);
                 Tokens::Ready(Arc::clone(&self.delivery))

@@ -23,6 +23,16 @@ pub(super) struct Usage {
     pub completion: Option<u64>,
     /// Prompt tokens found in the engine's cache.
     pub cached: Option<u64>,
+    /// Tokens of the prompt that do not count in `prompt`: Anthropic's form counts there only what
+    /// was neither found in the cache nor put into it.
+    pub apart: Option<u64>,
+}
+
+impl Usage {
+    /// All tokens of the prompt.
+    pub(super) fn whole_prompt(&self) -> Option<u64> {
+        Some(self.prompt?.saturating_add(self.apart.unwrap_or(0)))
+    }
 }
 
 /// Chat and text completions, then responses and messages, then messages alone.
@@ -35,6 +45,7 @@ struct Reported {
     output_tokens: Option<u64>,
     input_tokens_details: Option<Details>,
     cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +122,10 @@ impl UsageTracker {
                 &mut self.usage.completion,
                 reported.completion_tokens.or(reported.output_tokens),
             );
+            let (read, made) =
+                (reported.cache_read_input_tokens, reported.cache_creation_input_tokens);
+            let apart = read.unwrap_or(0).saturating_add(made.unwrap_or(0));
+            merge(&mut self.usage.apart, read.or(made).map(|_| apart));
             merge(&mut self.usage.cached, cached.or(reported.cache_read_input_tokens));
         }
     }
@@ -164,13 +179,21 @@ mod tests {
 
     #[test]
     fn every_split_finds_the_same() {
-        let message = Usage { prompt: Some(25), completion: Some(15), cached: Some(16) };
+        let message =
+            Usage { prompt: Some(25), completion: Some(15), cached: Some(16), apart: Some(16) };
+        assert_eq!(message.whole_prompt(), Some(41));
+        let usage = |prompt, completion, cached| Usage {
+            prompt: Some(prompt),
+            completion: Some(completion),
+            cached,
+            apart: None,
+        };
         for (body, expected) in [
             (MESSAGE, message),
             (MESSAGES, message),
-            (RESPONSES, Usage { prompt: Some(9), completion: Some(2), cached: Some(0) }),
-            (ANSWER, Usage { prompt: Some(9), completion: Some(2), cached: Some(4) }),
-            (STREAM, Usage { prompt: Some(7), completion: Some(3), cached: None }),
+            (RESPONSES, usage(9, 2, Some(0))),
+            (ANSWER, usage(9, 2, Some(4))),
+            (STREAM, usage(7, 3, None)),
         ] {
             for first in 0..body.len() {
                 for second in [first, (first + 7).min(body.len()), body.len()] {

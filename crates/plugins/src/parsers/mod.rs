@@ -1,9 +1,9 @@
 //! Request parsers: which APIs a configuration lets in.
 //!
 //! The proxy reads bodies itself while they arrive (`inlane-text`), so a parser has nothing to do at
-//! run time; its instance says that the API is wanted. The proxy reads the
-//! OpenAI and Anthropic APIs. A parser of another one loads, and the load says that its requests are not
-//! read yet.
+//! run time; its instance says that the API is wanted. The proxy reads the OpenAI and Anthropic APIs and
+//! vLLM's own over HTTP, and schedules unread what falls to the passthrough parser. A parser of another
+//! API loads, and the load says that its requests are not read yet.
 
 pub mod anthropic_parser;
 pub mod openai_parser;
@@ -26,7 +26,9 @@ fn parser(
 ) -> Result<Roles, BuildError> {
     ignore(build, params);
     if let Some(unread) = unread {
-        build.warn(format!("{unread}; the proxy reads the OpenAI and Anthropic APIs so far"));
+        build.warn(format!(
+            "{unread}; the proxy reads the OpenAI, Anthropic and vLLM HTTP APIs so far"
+        ));
     }
     Ok(Roles::default().part(Part::Parser))
 }
@@ -43,11 +45,11 @@ mod tests {
         for (name, warnings) in [
             ("openai-parser", 0),
             ("anthropic-parser", 0),
-            ("vllmhttp-parser", 1),
+            ("vllmhttp-parser", 0),
             ("sglanghttp-parser", 1),
             ("vllmgrpc-parser", 1),
             ("vertexai-parser", 1),
-            ("passthrough-parser", 1),
+            ("passthrough-parser", 0),
         ] {
             let built = world.build(name, "").unwrap();
             assert!(built.roles.plays(Part::Parser), "{name}");

@@ -4,7 +4,7 @@ use inlane_core::registry::PluginType;
 
 use super::parser;
 
-/// The type `openai-parser`. Parameters are ignored, as in the reference. Of the paths that it claims the
-/// proxy reads `chat/completions`, `completions`, `embeddings` and `responses`.
+/// The type `openai-parser`. Parameters are ignored, as in the reference. The proxy reads all paths
+/// that it claims.
 pub const TYPE: PluginType =
     PluginType::new("openai-parser", |build, params| parser(build, params, None));

@@ -5,6 +5,5 @@ use inlane_core::registry::PluginType;
 use super::parser;
 
 /// The type `passthrough-parser`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType::new("passthrough-parser", |build, params| {
-    parser(build, params, Some("requests of other APIs are not scheduled yet"))
-});
+pub const TYPE: PluginType =
+    PluginType::new("passthrough-parser", |build, params| parser(build, params, None));

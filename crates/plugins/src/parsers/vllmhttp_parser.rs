@@ -4,7 +4,7 @@ use inlane_core::registry::PluginType;
 
 use super::parser;
 
-/// The type `vllmhttp-parser`. Parameters are ignored, as in the reference.
-pub const TYPE: PluginType = PluginType::new("vllmhttp-parser", |build, params| {
-    parser(build, params, Some("requests for .../inference/v1/generate are not read yet"))
-});
+/// The type `vllmhttp-parser`. Parameters are ignored, as in the reference. The proxy reads the path that it
+/// claims.
+pub const TYPE: PluginType =
+    PluginType::new("vllmhttp-parser", |build, params| parser(build, params, None));

@@ -353,11 +353,11 @@ fn turn(api: Api, turn: &Doc, packed: &mut Packed) {
     for (key, value) in turn.members() {
         match (key.as_str(), api) {
             ("role", _) | ("name", Api::Conversations | Api::Responses) => {
-                packed.text(value.text())
+                packed.text(value.text());
             }
             ("content", _) => parts(value, packed, &|part, packed| turn_part(api, part, packed)),
             ("arguments", Api::Conversations | Api::Responses) => {
-                value.flat(&mut |text| packed.text(text))
+                value.flat(&mut |text| packed.text(text));
             }
             ("output" | "summary", Api::Conversations | Api::Responses) => {
                 parts(value, packed, &result_part);

@@ -8,6 +8,7 @@ mod request;
 mod response;
 mod shadow;
 mod tokens;
+mod traces;
 mod undecided;
 mod window;
 
