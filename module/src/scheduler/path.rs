@@ -30,7 +30,7 @@ impl Parser {
 pub struct Parsers(u8);
 
 impl Parsers {
-    /// Those that `config` lists; all of [`Parser`] if it lists none, as in the reference.
+    /// Those that `config` lists; all that there are if it lists none, as in the reference.
     pub fn of(config: &LoadedConfig) -> Self {
         let listed = |parser: &Parser| {
             let mut instances = config.parsers.iter().filter_map(|&ix| config.plugin(ix));
