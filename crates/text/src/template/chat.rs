@@ -34,7 +34,7 @@ pub(super) fn messages(
             rename_reasoning(&mut object);
         }
         let valid = !validated || valid::is_valid(&object);
-        let message = message_of(object, index, format, images)?;
+        let message = message_of(object, index, format, api, images)?;
         if !valid {
             let expected = "members of the types that the engine takes";
             return Err(TemplateError::field(format!("messages[{index}]"), expected));
@@ -90,6 +90,7 @@ fn message_of(
     mut message: Object,
     index: usize,
     format: ContentFormat,
+    api: ChatApi,
     images: &mut Collected<'_>,
 ) -> Result<Object, TemplateError> {
     let Some(Json::Text(role)) = message.take("role") else {
@@ -106,7 +107,7 @@ fn message_of(
                     let calls = calls.into_iter().enumerate();
                     let calls = calls.map(|(at, call)| {
                         let expected = "a call of type function";
-                        tool_call(call).ok_or_else(|| {
+                        tool_call(call, api).ok_or_else(|| {
                             let field = format!("messages[{index}].tool_calls[{at}]");
                             TemplateError::field(field, expected)
                         })
@@ -143,7 +144,7 @@ fn message_of(
 
 /// A call with its arguments as an object; members in the order of the engine's type, which is
 /// the order that its validation leaves them in, and then those that it does not know.
-fn tool_call(call: Json) -> Option<Json> {
+fn tool_call(call: Json, api: ChatApi) -> Option<Json> {
     let Json::Object(mut call) = call else { return None };
     let kind = match call.get("type") {
         None => None,
@@ -151,6 +152,7 @@ fn tool_call(call: Json) -> Option<Json> {
         Some(_) => return None,
     };
     let Some(Json::Object(mut function)) = call.take("function") else { return None };
+    let named_first = function.entries.first().is_some_and(|(member, _)| &**member == "name");
     let arguments = match function.take("arguments") {
         Some(Json::Text(text)) => match Json::parse(text.as_bytes()) {
             Ok(arguments) => Some(arguments),
@@ -161,9 +163,13 @@ fn tool_call(call: Json) -> Option<Json> {
     };
     let arguments = arguments.filter(|value| value.as_object().is_some());
     let arguments = arguments.unwrap_or_else(|| Json::Object(Object::default()));
+    let name = function.take("name").map(|name| ("name".into(), name));
     let mut rebuilt = Object::from([("arguments", arguments)]);
-    let name = function.take("name");
-    rebuilt.entries.extend(name.map(|name| ("name".into(), name)));
+    rebuilt.entries.extend(name);
+    if api == ChatApi::Responses && named_first {
+        // The engine itself wrote it, and left the order.
+        rebuilt.entries.reverse();
+    }
     let others = |(member, _): &(Arc<str>, Json), known: &[&str]| !known.contains(&&**member);
     let own = ["arguments", "name"];
     rebuilt.entries.extend(function.entries.into_iter().filter(|entry| others(entry, &own)));
@@ -218,12 +224,17 @@ fn content(
     images: &mut Collected<'_>,
 ) -> Result<Json, TemplateError> {
     let mut parts = Vec::new();
+    let system = role == "system";
     match message.take("content") {
         None | Some(Json::Null) => {}
-        Some(Json::Text(text)) => parts.push(Part::Text(text, Vec::new())),
+        Some(Json::Text(text)) => {
+            let text = if system { without_billing(text) } else { Some(text) };
+            parts.extend(text.map(|text| Part::Text(text, Vec::new())));
+        }
         Some(Json::List(items)) => {
             for (at, item) in items.into_iter().enumerate() {
                 let field = || format!("messages[{index}].content[{at}]");
+                let Some(item) = (if system { shown(item) } else { Some(item) }) else { continue };
                 parts.extend(part(item, images, &field)?);
             }
         }
@@ -231,9 +242,6 @@ fn content(
             let field = format!("messages[{index}].content");
             return Err(TemplateError::field(field, "a string or a list of parts"));
         }
-    }
-    if role == "system" {
-        parts = parts.into_iter().filter_map(without_billing).collect();
     }
     let other = |part: &Part| matches!(part, Part::Image(_) | Part::ToolReference(_));
     let tool_texts = role == "tool" && !parts.iter().any(other);
@@ -321,17 +329,26 @@ fn part(
     }
 }
 
-/// The part without a first line that is the billing header; nothing if nothing is left.
-fn without_billing(part: Part) -> Option<Part> {
-    let strip = |text: Arc<str>| {
-        if !text.starts_with(BILLING) {
-            return Some(text);
-        }
-        let (_, rest) = text.split_once('\n')?;
-        (!rest.is_empty()).then(|| rest.into())
-    };
+/// A part of a system message without its billing header; nothing if nothing is left. The header is
+/// looked for in parts of type `text` alone.
+fn shown(part: Json) -> Option<Json> {
     match part {
-        Part::Text(text, others) => strip(text).map(|text| Part::Text(text, others)),
-        part @ (Part::Image(_) | Part::ToolReference(_)) => Some(part),
+        Json::Text(text) => without_billing(text).map(Json::Text),
+        Json::Object(mut part) if part.get("type") == Some(&Json::text("text")) => {
+            if let Some(text) = part.get("text").and_then(Json::as_text).cloned() {
+                part.set("text", Json::Text(without_billing(text)?));
+            }
+            Some(Json::Object(part))
+        }
+        part => Some(part),
     }
+}
+
+/// The text without a first line that is the billing header; nothing if nothing is left.
+fn without_billing(text: Arc<str>) -> Option<Arc<str>> {
+    if !text.starts_with(BILLING) {
+        return Some(text);
+    }
+    let (_, rest) = text.split_once('\n')?;
+    (!rest.is_empty()).then(|| rest.into())
 }

@@ -2,6 +2,8 @@
 
 use super::error::TemplateError;
 use super::json::{Json, Object};
+use super::object;
+use super::python::Dumps;
 
 /// Rewrites the body of `/v1/responses` into that of a chat completion. The engine tokenizes such
 /// prompts with special tokens.
@@ -44,11 +46,12 @@ pub(super) fn to_chat(mut body: Object) -> Result<Object, TemplateError> {
     if let Some(Json::Object(mut reasoning)) = body.take("reasoning") {
         request.push("reasoning_effort", reasoning.take("effort").unwrap_or(Json::Null));
     }
-    if let Some(Json::List(tools)) = body.take("tools") {
-        let tools: Vec<Json> = tools.into_iter().filter_map(tool).collect();
-        if !tools.is_empty() {
-            request.push("tools", Json::List(tools));
+    if let Some(Json::List(tools)) = body.take("tools").filter(Json::is_true) {
+        let mut functions = Vec::with_capacity(tools.len());
+        for (index, tool) in tools.into_iter().enumerate() {
+            self::tool(tool, index, &mut functions)?;
         }
+        request.push("tools", Json::List(functions));
     }
     Ok(request)
 }
@@ -76,11 +79,21 @@ fn convert(
     };
     let last = chat.get_mut(from..).and_then(<[Object]>::last_mut);
     let previous = last.filter(|message| is(message, "role", "assistant"));
-    if is(&item, "type", "function_call") {
+    if is(&item, "type", "custom_tool_call") {
+        // To the template it is a call with one argument.
+        let input = item.take("input").filter(Json::is_true).unwrap_or_else(|| Json::text(""));
+        let mut arguments = String::new();
+        let input = Json::Object([("input", input)].into());
+        // What was parsed can be written.
+        let _ = Dumps::default().write(&mut arguments, &object::value(&input), 0);
+        item.push("arguments", Json::text(&arguments));
+        item.take("namespace");
+    }
+    if is(&item, "type", "function_call") || is(&item, "type", "custom_tool_call") {
         let mut function = Object::default();
-        for member in ["name", "arguments"] {
-            function.push(member, item.take(member).unwrap_or(Json::Null));
-        }
+        let name = item.take("name").unwrap_or(Json::Null);
+        function.push("name", in_namespace(item.get("namespace"), name));
+        function.push("arguments", item.take("arguments").unwrap_or(Json::Null));
         let call = Json::Object(Object::from([
             ("id", item.take("call_id").unwrap_or(Json::Null)),
             ("function", Json::Object(function)),
@@ -99,19 +112,23 @@ fn convert(
                 chat.push([("role", Json::text("assistant")), ("tool_calls", calls)].into());
             }
         }
-    } else if is(&item, "type", "function_call_output") {
+    } else if is(&item, "type", "function_call_output")
+        || is(&item, "type", "custom_tool_call_output")
+    {
         let mut result = message("tool", item.take("output").unwrap_or(Json::Null));
         result.push("tool_call_id", item.take("call_id").unwrap_or(Json::Null));
         chat.push(result);
     } else if is(&item, "type", "reasoning") {
-        if item.given("encrypted_content").is_some() {
+        if item.get("encrypted_content").is_some_and(Json::is_true) {
             let expected = "nothing: the engine refuses encrypted content";
             let field = format!("input[{index}].encrypted_content");
             return Err(TemplateError::field(field, expected));
         }
         let text = item.take("content").filter(Json::is_true).or_else(|| item.take("summary"));
         add(chat, from, "reasoning", first_text(text));
-    } else if is(&item, "role", "assistant") {
+    } else if is(&item, "role", "assistant")
+        && (is(&item, "type", "message") || has_text(item.get("content")))
+    {
         let text = first_text(item.take("content"));
         add(chat, from, "content", text);
     } else if item.get("role").and_then(Json::as_text).is_some() {
@@ -142,6 +159,18 @@ fn add(chat: &mut Vec<Object>, from: usize, member: &str, text: Json) {
     }
 }
 
+/// Whether there is a text, or a first part with one: else the message is taken as it is.
+fn has_text(content: Option<&Json>) -> bool {
+    match content {
+        Some(Json::Text(_)) => true,
+        Some(Json::List(parts)) => {
+            let first = parts.first().and_then(Json::as_object);
+            first.and_then(|part| part.get("text")).is_some_and(|text| !text.is_null())
+        }
+        _ => false,
+    }
+}
+
 /// The text, or that of the first part.
 fn first_text(content: Option<Json>) -> Json {
     let text = match content {
@@ -155,20 +184,52 @@ fn first_text(content: Option<Json>) -> Json {
     text.filter(|text| text.as_text().is_some()).unwrap_or_else(|| Json::text(""))
 }
 
-/// A flat function tool in the form of chat requests; other tools are not rendered.
-fn tool(tool: Json) -> Option<Json> {
-    let Json::Object(mut tool) = tool else { return None };
-    let kind = tool.get("type").and_then(Json::as_text)?;
-    if &**kind != "function" {
-        return None;
+/// The name by which the model knows a function of a namespace.
+fn in_namespace(namespace: Option<&Json>, name: Json) -> Json {
+    match (namespace.and_then(Json::as_text), name.as_text()) {
+        (Some(namespace), Some(name)) if !namespace.is_empty() => {
+            Json::text(&format!("{namespace}__{name}"))
+        }
+        _ => name,
     }
+}
+
+/// Adds flat function tools, those of namespaces too, in the form of chat requests; others are not
+/// rendered.
+fn tool(tool: Json, index: usize, functions: &mut Vec<Json>) -> Result<(), TemplateError> {
+    let Json::Object(mut tool) = tool else { return Ok(()) };
+    match tool.get("type").and_then(Json::as_text).map_or("", |kind| kind) {
+        "function" => functions.push(function(tool, None)),
+        "namespace" => {
+            let namespace = tool.take("name");
+            let Some(Json::List(tools)) = tool.take("tools") else { return Ok(()) };
+            for tool in tools {
+                let Json::Object(tool) = tool else { continue };
+                if tool.get("type") == Some(&Json::text("function")) {
+                    functions.push(function(tool, namespace.as_ref()));
+                }
+            }
+        }
+        // The engine writes a schema of its own for them.
+        "custom" => {
+            return Err(TemplateError::field(format!("tools[{index}]"), "no tool of type custom"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn function(mut tool: Object, namespace: Option<&Json>) -> Json {
     let mut function = Object::default();
-    for member in ["name", "description", "parameters", "strict", "defer_loading"] {
+    if let Some(name) = tool.take("name") {
+        function.push("name", in_namespace(namespace, name));
+    }
+    for member in ["description", "parameters", "strict", "defer_loading"] {
         if let Some(value) = tool.take(member) {
             function.push(member, value);
         }
     }
-    Some(Json::Object([("type", Json::text("function")), ("function", function.into())].into()))
+    Json::Object([("type", Json::text("function")), ("function", function.into())].into())
 }
 
 impl From<Object> for Json {

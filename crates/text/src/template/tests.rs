@@ -57,7 +57,8 @@ fn recorded_by_jinja(case: &Object, chats: &Object) -> Result<String, String> {
     };
     let rendered = match (text("file"), text("chat"), text("template")) {
         (Some(file), Some(chat), _) => {
-            let Some(Json::Object(body)) = chats.get(chat).cloned() else { panic!("no {chat}") };
+            let body = chats.get(chat).cloned().map(arguments_first);
+            let Some(Json::Object(body)) = body else { panic!("no {chat}") };
             // As a response's: these conversations were not held against the engine's types.
             let rendered = loaded(&jinja(file))?.rendered(body, ChatApi::Responses, 0, NOW, None);
             rendered.map(|rendered| rendered.text)
@@ -76,6 +77,25 @@ fn recorded_by_jinja(case: &Object, chats: &Object) -> Result<String, String> {
         _ => panic!("a case without a template: {case:?}"),
     };
     rendered.map_err(|error| error.to_string())
+}
+
+/// Puts the members of called functions into the order of the engine's type.
+fn arguments_first(mut body: Json) -> Json {
+    fn member<'o>(of: &'o mut Json, name: &str) -> Option<&'o mut Json> {
+        let Json::Object(of) = of else { return None };
+        of.entries.iter_mut().find(|(known, _)| &**known == name).map(|(_, value)| value)
+    }
+    if let Some(Json::List(messages)) = member(&mut body, "messages") {
+        for message in messages {
+            let Some(Json::List(calls)) = member(message, "tool_calls") else { continue };
+            for call in calls {
+                if let Some(Json::Object(function)) = member(call, "function") {
+                    function.entries.sort_by(|a, b| a.0.cmp(&b.0));
+                }
+            }
+        }
+    }
+    body
 }
 
 fn jinja(file: &str) -> String {
