@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use inlane_cli::lab::{Answer, Binaries, Bootstrap, Client, Lab, Plan, Process, process};
+use inlane_cli::lab::{Answer, Bootstrap, Lab, Plan};
 use inlane_integration::scenario::{Scenario, config};
 use serde_json::{Value, json};
 
@@ -130,142 +130,22 @@ fn chats_and_completions_are_routed_by_the_engines_tokens() {
     lab.end();
 }
 
-const TELLING: &str = "
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {name: endpoints, type: file-discovery, parameters: {path: \"{endpoints}\", watchFile: true}}
-- {type: token-producer, parameters: {modelName: random}}
-- type: precise-prefix-cache-producer
-  parameters: {kvEventsConfig: {podDiscoveryConfig: {socketPort: {events}, replaySocketPort: {replays}}}}
-- {type: prefix-cache-scorer, parameters: {prefixMatchInfoProducerName: precise-prefix-cache-producer}}
-- type: max-score-picker
-schedulingProfiles:
-- {name: default, plugins: [{pluginRef: prefix-cache-scorer, weight: 1}, {pluginRef: max-score-picker}]}
-dataLayer: {discovery: {pluginRef: endpoints}}
-";
-
-/// Two pods that tokenize as the proxy does and tell what they cache, and a control plane that
-/// listens.
-fn telling() -> (Scenario, Process) {
-    let model = Path::new(FIXTURES).join("model");
-    let [port, events, replays] = process::free_ports();
-    let text = |port: u16| port.to_string();
-    let config = TELLING.replace("{events}", &text(events)).replace("{replays}", &text(replays));
-    let settings = format!(
-        "decisionBudget: 10s\ntokenizers: {{map: {{random: {}}}{PATIENT}}}",
-        model.display()
-    );
-    let bootstrap = Bootstrap { settings, ..Bootstrap::default() };
-    let plan = Plan { pods: 0, config, bootstrap, ..Plan::default() };
-    let binaries = Binaries::find(&plan.envoy).unwrap();
-    let mut lab = Lab::prepare_with(plan, binaries.clone()).unwrap();
-    let publish = json!({
-        "enable_kv_cache_events": true, "endpoint": format!("tcp://*:{events}"),
-        "replay_endpoint": format!("tcp://*:{replays}"),
-    });
-    let endpoints = lab.endpoints_file();
-    let (listed, publish, model) =
-        (endpoints.to_str().unwrap(), publish.to_string(), model.to_str());
-    let port = text(port);
-    let arguments = [
-        ["--pods", "2"],
-        ["--port", &port],
-        ["--write-endpoints", listed],
-        ["--tokenizer", model.unwrap()],
-        ["--kv-events-config", &publish],
-        ["--block-size", "16"],
-    ];
-    let log = lab.log("pods");
-    let mut pods = Process::spawn(&binaries.sim, arguments.as_flattened(), &[], &log).unwrap();
-    pods.wait_for("the simulator", Duration::from_secs(20), || endpoints.is_file()).unwrap();
-    lab.start_control().unwrap();
-    lab.start_envoy().unwrap();
-    let lab = Scenario::of(lab);
-    lab.wait_until("pods, events and model", Duration::from_secs(30), || {
-        let served =
-            lab.pool().is_ok_and(|pool| pool["endpoints"].as_array().map(Vec::len) == Some(2));
-        let connected = of_control(&lab, "inlane_control_kv_connected") == 2.0;
-        served && connected && lab.metric("inlane_tokenize_models", "") == 1.0
-    })
-    .unwrap();
-    (lab, pods)
-}
-
-/// A metric of the control plane, summed over its series.
-fn of_control(lab: &Lab, name: &str) -> f64 {
-    let page = Client::new(lab.control_port).get("/metrics").unwrap().text();
-    let of_family =
-        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    page.lines()
-        .filter(of_family)
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
 #[test]
-fn what_is_predicted_of_a_chat_is_what_its_engine_finds() {
-    let (lab, _pods) = telling();
-    let system = &long_text(3)[..3_000];
-    let mut messages = vec![json!({"role": "system", "content": system})];
-    let (mut pod, mut found, mut before) = (String::new(), 0, 0);
-    for turn in 0..4_u64 {
-        let question = &long_text(turn + 10)[..400];
-        messages.push(json!({"role": "user", "content": question}));
-        let id = format!("turn-{turn}");
-        // One token fills no block: the pod holds the whole blocks of the prompt, and no others.
-        let body = json!({"model": "random", "messages": messages, "max_tokens": 1});
-        let answer = post(&lab, "/v1/chat/completions", &id, &body);
-        let told = answer.json().unwrap();
-        let (usage, message) = (&told["usage"], &told["choices"][0]["message"]);
-        let prompt = usage["prompt_tokens"].as_u64().unwrap();
-        let cached = usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0);
-        assert_eq!(step(&lab, &id), (prompt, "full".to_owned()), "the engine's own number");
-        if turn == 0 {
-            pod = answer.pod().to_owned();
-        } else {
-            assert_eq!(answer.pod(), pod);
-        }
-        assert_eq!(cached, before / 16 * 16, "all that it held");
-        (before, found) = (prompt, found + cached);
-        messages.push(json!({"role": "assistant", "content": message["content"]}));
-        lab.wait_until("the pod's account of the prompt", Duration::from_secs(10), || {
-            of_control(&lab, "inlane_control_kv_held_blocks") >= (prompt / 16) as f64
-        })
-        .unwrap();
-    }
-    assert!(found > 1_000, "{found} tokens");
-    let predicted = || lab.metric("inlane_precise_predicted_tokens_total", "");
-    lab.wait_until("the same number, predicted", Duration::from_secs(20), || {
-        predicted() == found as f64
-    })
-    .unwrap_or_else(|e| panic!("{e}: {} for {found}", predicted()));
-    assert_eq!(lab.metric("inlane_precise_reported_tokens_total", ""), found as f64);
-    assert_eq!(lab.metric("inlane_precise_refuted_total", ""), 0.0);
-    lab.end();
-}
-
-#[test]
-fn conversations_of_other_apis_are_routed_by_the_engines_tokens() {
+fn bodies_that_an_api_would_refuse_are_refused() {
     let lab = with_model(&Path::new(FIXTURES).join("model"), PATIENT);
-    // The simulator serves neither API: what counts is the decision.
-    let decide = |path: &str, id: &str, body: Value| {
-        let headers = [("x-request-id", id)];
-        let answer = lab.client().post(path, &headers, body.to_string().as_bytes()).unwrap();
-        assert_eq!(answer.status, 404, "{}", answer.text());
-        step(&lab, id)
-    };
-    chat(&lab, "chat", "Hello there");
-    let (tokens, _) = step(&lab, "chat");
-    let turns = json!([{"role": "user", "content": [{"type": "text", "text": "Hello there"}]}]);
-    let messages = json!({"model": "random", "messages": turns, "max_tokens": 1});
-    let full = |tokens| (tokens, "full".to_owned());
-    assert_eq!(decide("/v1/messages", "messages", messages), full(tokens));
-    // With the token that begins texts.
-    let response = json!({"model": "random", "input": "Hello there"});
-    assert_eq!(decide("/v1/responses", "response", response), full(tokens + 1));
-    let refused = lab.client().post("/v1/messages", &[], br#"{"model":"random"}"#).unwrap();
-    assert_eq!(refused.status, 400, "{}", refused.text());
+    for path in ["/v1/messages", "/v1/responses", "/inference/v1/generate", "/v1/conversations"] {
+        let refused = lab.client().post(path, &[], br#"{"model":"random"}"#).unwrap();
+        assert_eq!(refused.status, 400, "{path}: {}", refused.text());
+    }
+    // Decided on unread, and nobody there knows it.
+    for path in ["/v1/messages/count_tokens", "/custom/api"] {
+        let answer = lab.client().post(path, &[("x-request-id", path)], b"not json").unwrap();
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+        assert_eq!(step(&lab, path), (0, "full".to_owned()));
+    }
+    let rendered =
+        post(&lab, "/v1/completions/render", "render", &json!({"model": "random", "prompt": "a"}));
+    assert!(rendered.json().unwrap()[0]["token_ids"].is_array());
     lab.end();
 }
 

@@ -17,6 +17,12 @@ pub(super) enum Api {
     Chat,
     /// `/v1/completions`
     Text,
+    /// `/inference/v1/generate`
+    Generate,
+    /// `/v1/messages`
+    Messages,
+    /// `/v1/responses`
+    Responses,
 }
 
 /// What all parts of an answer share.
@@ -54,12 +60,19 @@ impl Answer {
         transfer: Option<&str>,
         choices: &[Choice<'_>],
     ) -> String {
+        match self.api {
+            Api::Chat | Api::Text => self.completion(usage, transfer, choices),
+            Api::Generate => self.generated(usage, transfer, choices),
+            Api::Messages => self.message(usage, choices),
+            Api::Responses => self.response(usage, choices),
+        }
+    }
+
+    /// The answer of both kinds of completions.
+    fn completion(&self, usage: Usage, transfer: Option<&str>, choices: &[Choice<'_>]) -> String {
         let text: usize = choices.iter().map(|choice| choice.reply.text().len() + 80).sum();
         let mut out = String::with_capacity(text + 300);
-        let object = match self.api {
-            Api::Chat => "chat.completion",
-            Api::Text => "text_completion",
-        };
+        let object = if self.api == Api::Chat { "chat.completion" } else { "text_completion" };
         self.head(object, transfer, &mut out);
         usage.write(&mut out);
         out.push_str(r#","choices":["#);
@@ -74,40 +87,33 @@ impl Answer {
                 Finish::CacheThreshold => "",
                 _ => choice.reply.text(),
             };
-            match self.api {
-                Api::Chat => {
-                    out.push_str(r#""message":{"role":"assistant","content":"#);
-                    quote(text, &mut out);
-                    out.push_str("}}");
-                }
-                Api::Text => {
-                    out.push_str(r#""text":"#);
-                    quote(text, &mut out);
-                    out.push('}');
-                }
+            if self.api == Api::Chat {
+                out.push_str(r#""message":{"role":"assistant","content":"#);
+                quote(text, &mut out);
+                out.push_str("}}");
+            } else {
+                out.push_str(r#""text":"#);
+                quote(text, &mut out);
+                out.push('}');
             }
         }
         out.push_str("]}");
         out
     }
 
-    /// The beginning of every chunk of a stream, up to the usage.
+    /// The beginning of every chunk of a completion's stream, up to the usage.
     pub(super) fn chunk_head(&self) -> String {
         let mut out = String::with_capacity(160);
         out.push_str("data: ");
-        let object = match self.api {
-            Api::Chat => "chat.completion.chunk",
-            Api::Text => "text_completion",
-        };
+        let object =
+            if self.api == Api::Chat { "chat.completion.chunk" } else { "text_completion" };
         self.head(object, None, &mut out);
         out
     }
 
     fn head(&self, object: &str, transfer: Option<&str>, out: &mut String) {
-        let (prefix, suffix) = match self.api {
-            Api::Chat => ("chatcmpl-", ""),
-            Api::Text => ("cmpl-", "-0"),
-        };
+        let (prefix, suffix) =
+            if self.api == Api::Chat { ("chatcmpl-", "") } else { ("cmpl-", "-0") };
         let Self { id, created, .. } = self;
         out.push_str(r#"{"id":"#);
         quote(&format!("{prefix}{id}{suffix}"), out);

@@ -85,13 +85,18 @@ impl Generation {
         headers: &HeaderMap,
         bytes: &[u8],
     ) -> Result<Self, ApiError> {
-        let body: Body<'_> = serde_json::from_slice(bytes).map_err(|error| {
+        let mut body: Body<'_> = serde_json::from_slice(bytes).map_err(|error| {
             ApiError::bad_request(format!("Failed to read and parse request body, {error}"))
         })?;
-        let model = body.model.as_deref().unwrap_or_default();
+        let settled = body.settle(api);
+        let model = match (api, &body.model) {
+            (Api::Generate, None) => pod.models.display(),
+            (_, model) => model.as_deref().unwrap_or_default(),
+        };
         requested_error(headers)?;
         injected_failure(pod, model)?;
         let served = pod.models.find(model).ok_or_else(|| ApiError::unknown_model(model))?;
+        settled.map_err(ApiError::bad_request)?;
         let max_tokens = validate(api, &body)?;
 
         let (uuid, mut rng) = pod.next_request();
@@ -137,7 +142,7 @@ impl Generation {
             let choices =
                 choices.map(|(at, (job, reply))| stream::Choice::new(job, reply, counts(at)));
             let events =
-                EventStream::new(&self.answer, choices.collect(), usage, self.include_usage, fault);
+                EventStream::new(self.answer, choices.collect(), usage, self.include_usage, fault);
             let mut response = Response::new(Payload::Events(Box::new(events)));
             response.headers_mut().insert(hyper::header::CONTENT_TYPE, respond::EVENTS);
             return Ok(response);
@@ -365,13 +370,15 @@ fn injected_failure(pod: &Pod, model: &str) -> Result<(), ApiError> {
 /// Checks the body; returns the token limit.
 fn validate(api: Api, body: &Body<'_>) -> Result<Option<usize>, ApiError> {
     match api {
-        Api::Chat if body.messages.as_ref().is_none_or(Vec::is_empty) => {
+        Api::Chat | Api::Messages | Api::Responses
+            if body.messages.as_ref().is_none_or(Vec::is_empty) =>
+        {
             return Err(ApiError::bad_request("messages must not be empty"));
         }
-        Api::Text if body.prompt.is_none() => {
+        Api::Text | Api::Generate if body.prompt.is_none() => {
             return Err(ApiError::bad_request("prompt is missing"));
         }
-        Api::Chat | Api::Text => {}
+        _ => {}
     }
     match body.n.unwrap_or(1) {
         ..1 => return Err(ApiError::bad_request("n must be at least 1")),
@@ -380,7 +387,7 @@ fn validate(api: Api, body: &Body<'_>) -> Result<Option<usize>, ApiError> {
     }
     let limit = match api {
         Api::Chat => body.max_completion_tokens.or(body.max_tokens),
-        Api::Text => body.max_tokens,
+        _ => body.max_tokens,
     };
     if limit.is_some_and(|limit| limit <= 0) {
         return Err(ApiError::bad_request(

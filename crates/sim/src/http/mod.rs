@@ -4,6 +4,8 @@ mod admin;
 mod answer;
 mod body;
 mod error;
+mod forms;
+mod frames;
 mod generate;
 mod prompt;
 mod request;
@@ -54,6 +56,11 @@ impl Route {
         let post = match path {
             "/v1/chat/completions" => Some((Self::Generate(Api::Chat), "/v1/chat/completions")),
             "/v1/completions" => Some((Self::Generate(Api::Text), "/v1/completions")),
+            "/v1/messages" => Some((Self::Generate(Api::Messages), "/v1/messages")),
+            "/v1/responses" => Some((Self::Generate(Api::Responses), "/v1/responses")),
+            "/inference/v1/generate" => {
+                Some((Self::Generate(Api::Generate), "/inference/v1/generate"))
+            }
             "/v1/chat/completions/render" => {
                 Some((Self::Render(Api::Chat), "/v1/chat/completions/render"))
             }
@@ -208,13 +215,13 @@ fn render(pod: &Pod, api: Api, body: &[u8]) -> Result<Response<Payload>, ApiErro
     let prompts = prompt::tokens(pod, api, &fields, body)?;
     let rendered = prompts.iter().enumerate().map(|(index, ids)| match (api, prompts.len()) {
         (Api::Chat, _) => json!({"request_id": format!("chatcmpl-{uuid}"), "token_ids": ids}),
-        (Api::Text, 1) => json!({"request_id": format!("cmpl-{uuid}"), "token_ids": ids}),
-        (Api::Text, _) => json!({"request_id": format!("cmpl-{uuid}-{index}"), "token_ids": ids}),
+        (_, 1) => json!({"request_id": format!("cmpl-{uuid}"), "token_ids": ids}),
+        _ => json!({"request_id": format!("cmpl-{uuid}-{index}"), "token_ids": ids}),
     });
     let rendered: Vec<_> = rendered.collect();
     Ok(match api {
         Api::Chat => respond::serialized(&rendered.first()),
-        Api::Text => respond::serialized(&rendered),
+        _ => respond::serialized(&rendered),
     })
 }
 

@@ -20,6 +20,9 @@ pub(super) fn tokens(
         let api = match api {
             Api::Chat => PromptApi::Chat,
             Api::Text => PromptApi::Completions,
+            Api::Generate => PromptApi::Generate,
+            Api::Messages => PromptApi::Messages,
+            Api::Responses => PromptApi::Responses,
         };
         let prompts = vocabulary.prompts(api, bytes);
         return prompts.map_err(|error| ApiError::bad_request(error.to_string()));

@@ -10,7 +10,9 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-/// The body of `/v1/completions`, `/v1/chat/completions` and `/tokenize`: the fields of all three.
+use super::answer::Api;
+
+/// The body of a request: the fields of all APIs.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Body<'a> {
     pub(super) model: Option<String>,
@@ -32,6 +34,74 @@ pub(super) struct Body<'a> {
     pub(super) session_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) vllm_xargs: Option<ExtraArgs<'a>>,
+    /// Of messages.
+    #[serde(borrow)]
+    system: Option<Content<'a>>,
+    /// Of responses, as the three that follow.
+    #[serde(borrow)]
+    instructions: Option<Content<'a>>,
+    #[serde(borrow)]
+    input: Option<Input<'a>>,
+    pub(super) max_output_tokens: Option<i64>,
+    /// Of `/inference/v1/generate`, as what follows.
+    token_ids: Option<Vec<u32>>,
+    sampling_params: Option<SamplingParams>,
+}
+
+/// `sampling_params` of `/inference/v1/generate`.
+#[derive(Debug, Default, Deserialize)]
+struct SamplingParams {
+    max_tokens: Option<i64>,
+    n: Option<i64>,
+    ignore_eos: Option<bool>,
+    extra_args: Option<Extra>,
+}
+
+/// `extra_args` of sampling parameters.
+#[derive(Debug, Default, Deserialize)]
+struct Extra {
+    kv_transfer_params: Option<TransferParams>,
+}
+
+impl Body<'_> {
+    /// Brings what the API calls by other names under those of completions.
+    ///
+    /// # Errors
+    /// What is missing that the API demands.
+    pub(super) fn settle(&mut self, api: Api) -> Result<(), &'static str> {
+        let before = match api {
+            Api::Chat | Api::Text => return Ok(()),
+            Api::Generate => return self.settle_generate(),
+            Api::Messages if self.max_tokens.is_none() => return Err("max_tokens is missing"),
+            Api::Messages => self.system.take(),
+            Api::Responses => {
+                let input = self.input.take().ok_or("input is missing")?;
+                self.messages = Some(input.0);
+                self.max_tokens = self.max_output_tokens;
+                self.instructions.take()
+            }
+        };
+        if let (Some(content), Some(messages)) = (before, &mut self.messages)
+            && !messages.is_empty()
+        {
+            messages.insert(0, Message { role: "system".to_owned(), content });
+        }
+        (self.n, self.prompt) = (None, None);
+        Ok(())
+    }
+
+    fn settle_generate(&mut self) -> Result<(), &'static str> {
+        let tokens = self.token_ids.take().filter(|tokens| !tokens.is_empty());
+        let tokens = tokens.ok_or("token_ids must not be empty")?;
+        let given = self.sampling_params.take().ok_or("sampling_params is missing")?;
+        self.prompt = Some(Prompts(vec![Prompt::Tokens(tokens)]));
+        self.messages = None;
+        self.max_tokens = given.max_tokens;
+        (self.n, self.ignore_eos) = (given.n, given.ignore_eos);
+        let extra = given.extra_args.and_then(|extra| extra.kv_transfer_params);
+        self.kv_transfer_params = self.kv_transfer_params.take().or(extra);
+        Ok(())
+    }
 }
 
 /// The part of `vllm_xargs` that changes what the simulator does.
@@ -74,6 +144,56 @@ pub(super) struct Message<'a> {
     pub(super) role: String,
     #[serde(borrow, default)]
     pub(super) content: Content<'a>,
+}
+
+/// `input` of a response: a text, or items, of which those with a role are messages.
+#[derive(Debug)]
+struct Input<'a>(Vec<Message<'a>>);
+
+/// An item of `input`.
+#[derive(Debug, Deserialize)]
+struct InputItem<'a> {
+    role: Option<String>,
+    #[serde(borrow, default)]
+    content: Content<'a>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Input<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InputVisitor;
+
+        impl<'de> Visitor<'de> for InputVisitor {
+            type Value = Input<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a string or a list of items")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Input(vec![Message {
+                    role: "user".to_owned(),
+                    content: Content(Cow::Borrowed(text)),
+                }]))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                let content = Content(Cow::Owned(text.to_owned()));
+                Ok(Input(vec![Message { role: "user".to_owned(), content }]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut messages = Vec::new();
+                while let Some(item) = list.next_element::<InputItem<'de>>()? {
+                    if let Some(role) = item.role {
+                        messages.push(Message { role, content: item.content });
+                    }
+                }
+                Ok(Input(messages))
+            }
+        }
+
+        deserializer.deserialize_any(InputVisitor)
+    }
 }
 
 /// The text of a message: a string, or the text of its parts one after the other.

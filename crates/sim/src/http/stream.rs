@@ -1,10 +1,9 @@
 //! A streamed answer: server-sent events, written as the engine releases tokens.
 //!
-//! Frames per choice: for chat one with the role, one per token, one with the finish reason; then one with the
-//! usage if asked for, then `[DONE]`. Whatever is ready when the connection asks goes out as one piece.
+//! Frames per choice: a beginning, one per token, an end; then what ends the stream. Whatever is ready when the
+//! connection asks goes out as one piece.
 
 use std::{
-    fmt::Write as _,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -16,17 +15,16 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::{
-    answer::{Answer, Api, Usage, quote},
+    answer::{Answer, Usage},
     body::Reset,
+    frames::Frames,
 };
 use crate::{engine::job::Finish, pod::Running, server::Connection, text::reply::Reply};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    api: Api,
-    /// The beginning of every chunk.
-    head: String,
+    frames: Frames,
     choices: Vec<Choice>,
     usage: Usage,
     include_usage: bool,
@@ -43,7 +41,7 @@ pub(super) struct Choice {
     counts: bool,
     sent: usize,
     started: bool,
-    finished: bool,
+    finished: Option<Finish>,
 }
 
 /// The connection is reset after so many tokens.
@@ -57,7 +55,7 @@ pub(super) struct Fault {
 
 impl Choice {
     pub(super) fn new(running: Running, reply: Arc<Reply>, counts: bool) -> Self {
-        Self { running, reply, counts, sent: 0, started: false, finished: false }
+        Self { running, reply, counts, sent: 0, started: false, finished: None }
     }
 }
 
@@ -72,21 +70,13 @@ impl Fault {
 
 impl EventStream {
     pub(super) fn new(
-        answer: &Answer,
+        answer: Answer,
         choices: Vec<Choice>,
         usage: Usage,
         include_usage: bool,
         fault: Option<Fault>,
     ) -> Self {
-        Self {
-            api: answer.api,
-            head: answer.chunk_head(),
-            choices,
-            usage,
-            include_usage,
-            fault,
-            done: false,
-        }
+        Self { frames: Frames::new(answer), choices, usage, include_usage, fault, done: false }
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Reset>>> {
@@ -102,14 +92,15 @@ impl EventStream {
         for index in 0..self.choices.len() {
             self.write_choice(index, context, &mut out);
         }
-        if self.choices.iter().all(|choice| choice.finished) {
+        if self.choices.iter().all(|choice| choice.finished.is_some()) {
             self.done = true;
-            if self.include_usage {
-                out.push_str(&self.head);
-                self.usage.write(&mut out);
-                out.push_str(",\"choices\":[]}\n\n");
-            }
-            out.push_str("data: [DONE]\n\n");
+            let first = self.choices.first();
+            let finish = first.and_then(|choice| choice.finished).unwrap_or(Finish::Stop);
+            let text = match (first, finish) {
+                (None, _) | (_, Finish::CacheThreshold) => "",
+                (Some(choice), _) => choice.reply.text(),
+            };
+            self.frames.end(self.usage, self.include_usage, (text, finish), &mut out);
         }
         if let Some(fault) = self.fault.as_mut().filter(|fault| fault.left == 0) {
             fault.grace = Some(Box::pin(tokio::time::sleep(Fault::GRACE)));
@@ -122,71 +113,45 @@ impl EventStream {
 
     fn write_choice(&mut self, index: usize, context: &Context<'_>, out: &mut String) {
         let choice = &mut self.choices[index];
-        if choice.finished {
+        if choice.finished.is_some() {
             return;
         }
         let (released, end) = choice.running.poll(context);
         if released == choice.sent && end.is_none() {
             return;
         }
-        // A chunk around a token of five letters, roughly.
-        out.reserve((released - choice.sent + 2) * (self.head.len() + 90));
-        if self.api == Api::Chat && !choice.started {
-            let _ = write!(
-                out,
-                "{}null,\"choices\":[{{\"index\":{index},\"finish_reason\":null,\"delta\":{{\"role\":\"assistant\"}}}}]}}\n\n",
-                self.head
-            );
+        out.reserve((released - choice.sent + 2) * self.frames.overhead());
+        if !choice.started {
+            self.frames.start(index, self.usage, out);
         }
         choice.started = true;
-        while choice.sent < released {
+        // The token that says why the choice ended waits until that is known.
+        let held = usize::from(self.frames.ends_with_a_token() && end.is_none());
+        let ready = released.saturating_sub(held);
+        while choice.sent < ready {
             if let Some(fault) = &mut self.fault {
                 if fault.left == 0 {
                     return;
                 }
                 fault.left -= 1;
             }
-            let token = choice.reply.token(choice.sent);
+            let at = choice.sent;
             choice.sent += 1;
             self.usage.completion += 1;
-            let _ = write!(
-                out,
-                "{}null,\"choices\":[{{\"index\":{index},\"finish_reason\":null,",
-                self.head
-            );
-            match self.api {
-                Api::Chat => {
-                    out.push_str("\"delta\":{\"content\":");
-                    quote(token, out);
-                    out.push_str("}}]}\n\n");
-                }
-                Api::Text => {
-                    out.push_str("\"text\":");
-                    quote(token, out);
-                    out.push_str("}]}\n\n");
-                }
-            }
+            let last = end.as_ref().filter(|_| choice.sent == released).map(|end| end.finish);
+            self.frames.token(index, (&choice.reply, at), last, out);
         }
         if self.fault.as_ref().is_some_and(|fault| fault.left == 0) {
             return;
         }
         let Some(end) = end else { return };
-        choice.finished = true;
+        choice.finished = Some(end.finish);
         if choice.counts {
             self.usage.cached = match (end.finish, self.usage.cached) {
                 (Finish::CacheThreshold, _) | (_, None) => None,
                 (_, Some(cached)) => Some(cached + end.cached),
             };
         }
-        let rest = match self.api {
-            Api::Chat => "\"delta\":{}",
-            Api::Text => "\"text\":\"\"",
-        };
-        let _ = write!(
-            out,
-            "{}null,\"choices\":[{{\"index\":{index},\"finish_reason\":\"{}\",{rest}}}]}}\n\n",
-            self.head,
-            end.finish.as_str(),
-        );
+        self.frames.finish(index, end.finish, choice.sent, out);
     }
 }

@@ -8,6 +8,7 @@ mod binary;
 mod cluster;
 mod events;
 mod faults;
+mod forms;
 mod index;
 mod metrics;
 mod recorded;
