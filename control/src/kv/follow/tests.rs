@@ -1,5 +1,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
+use super::position::NEXT_BITS;
 use super::*;
 
 /// A publisher: what it holds, what it has said in this life, and how much of that it can repeat.

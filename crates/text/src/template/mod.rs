@@ -130,6 +130,9 @@ pub struct Rendered {
     pub add_special_tokens: bool,
     /// Most tokens kept; -1 is the model's maximum.
     pub truncate: Option<i64>,
+    /// Tokens that the answer may take, as far as the request says: with them one token less is the
+    /// model's maximum.
+    pub max_tokens: Option<i64>,
     /// Which tokens are dropped then.
     pub truncation_side: TruncationSide,
     /// Images in the order of their places. Each stands in the text as one placeholder that its tokens
@@ -258,6 +261,7 @@ impl ChatTemplate {
             text,
             add_special_tokens: request.add_special_tokens,
             truncate: request.truncate,
+            max_tokens: request.max_tokens,
             truncation_side: match request.truncate_right {
                 true => TruncationSide::Right,
                 false => TruncationSide::Left,

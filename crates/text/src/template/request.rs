@@ -19,6 +19,8 @@ pub(super) struct Request {
     pub(super) add_special_tokens: bool,
     pub(super) truncate: Option<i64>,
     pub(super) truncate_right: bool,
+    /// Tokens that the answer may take.
+    pub(super) max_tokens: Option<i64>,
     /// It says how media are to be processed.
     pub(super) processor_options: bool,
 }
@@ -76,6 +78,11 @@ impl Request {
             Some(Json::Text(side)) if &**side == "right" => true,
             Some(_) => return Err(TemplateError::field("truncation_side", "left or right")),
         };
+        let most = body.given("max_completion_tokens").or_else(|| body.given("max_tokens"));
+        let max_tokens = most.and_then(|most| match most {
+            Json::Int(tokens) => Some(*tokens),
+            _ => None,
+        });
         let add_special_tokens = flag(&body, "add_special_tokens")?.unwrap_or(false);
         if validated {
             tool_choice(&body)?;
@@ -96,6 +103,7 @@ impl Request {
             add_special_tokens: add_special_tokens && !tokenize,
             truncate,
             truncate_right,
+            max_tokens,
             processor_options: ["mm_processor_kwargs", "media_io_kwargs"]
                 .iter()
                 .any(|name| body.get(name).is_some_and(Json::is_true)),

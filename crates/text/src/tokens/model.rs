@@ -181,8 +181,9 @@ impl Model {
         let rendered = template.render_with(api, body, now, style)?;
         // Left is what a request without a side asks for; special tokens then stay.
         let right = rendered.truncation_side == TruncationSide::Right;
+        let side = right.then_some(Side::Right);
         let truncation =
-            Truncation { keep: rendered.truncate, side: right.then_some(Side::Right), output: 0 };
+            Truncation { keep: rendered.truncate, side, answered: rendered.max_tokens > Some(0) };
         let mut tokenized = Tokenized::default();
         let special = rendered.add_special_tokens;
         let mut ids = self.text(&rendered.text, special, truncation, &mut tokenized.work)?;
@@ -199,7 +200,7 @@ impl Model {
 
     fn prompts(&self, api: PromptApi, body: &[u8]) -> Result<Tokenized, PromptError> {
         let body = Body::read(body, api.keys())?;
-        let truncation = Truncation::of(&body);
+        let truncation = Truncation::of(&body, api);
         let special = body.add_special_tokens.unwrap_or(true);
         match body.prompts {
             None => Err(PromptError::Body(format!("no {}", api.keys().prompt))),

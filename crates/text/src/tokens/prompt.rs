@@ -179,14 +179,15 @@ pub(super) struct Truncation {
     /// Tokens that stay, a negative number for all that the model takes.
     pub(super) keep: Option<i64>,
     pub(super) side: Option<Side>,
-    /// Tokens that the answer may take.
-    pub(super) output: u64,
+    /// Whether the request says how many tokens the answer may take, as completions always do: one is
+    /// then left for it.
+    pub(super) answered: bool,
 }
 
 impl Truncation {
-    pub(super) fn of(body: &Body) -> Self {
-        let output = body.max_tokens.unwrap_or(0);
-        Self { keep: body.truncate, side: body.side, output }
+    pub(super) fn of(body: &Body, api: PromptApi) -> Self {
+        let answered = body.max_tokens.map_or(api == PromptApi::Completions, |tokens| tokens > 0);
+        Self { keep: body.truncate, side: body.side, answered }
     }
 
     /// Shortens `ids` to what stays. `around`: the special tokens in them, which the tokenizer adds
@@ -197,7 +198,7 @@ impl Truncation {
             None => return,
             Some(keep) => match (u64::try_from(keep), limit) {
                 (Ok(keep), _) => keep,
-                (Err(_), Some(limit)) => limit.saturating_sub(self.output),
+                (Err(_), Some(limit)) => limit.saturating_sub(self.answered.into()),
                 (Err(_), None) => return,
             },
         };
@@ -255,8 +256,9 @@ mod tests {
 
     #[test]
     fn a_negative_number_keeps_what_the_model_takes() {
-        let truncation = Truncation { output: 3, ..keep(-1) };
-        assert_eq!(shortened(truncation, &Around::default(), Some(7)), [11, 12, 13, 14]);
+        assert_eq!(shortened(keep(-1), &Around::default(), Some(4)), [11, 12, 13, 14]);
+        let truncation = Truncation { answered: true, ..keep(-1) };
+        assert_eq!(shortened(truncation, &Around::default(), Some(4)), [12, 13, 14]);
         assert_eq!(shortened(truncation, &Around::default(), None).len(), 5);
     }
 
