@@ -52,6 +52,16 @@ pub(super) struct Choice<'a> {
     pub(super) finish: Finish,
 }
 
+impl<'a> Choice<'a> {
+    /// What it says.
+    pub(super) fn text(&self) -> &'a str {
+        match self.finish {
+            Finish::CacheThreshold => "",
+            _ => self.reply.text(),
+        }
+    }
+}
+
 impl Answer {
     /// The whole answer.
     pub(super) fn full(
@@ -83,10 +93,7 @@ impl Answer {
             let finish = choice.finish.as_str();
             // Writing to a string cannot fail, here and below.
             let _ = write!(out, r#"{{"index":{index},"finish_reason":"{finish}","#);
-            let text = match choice.finish {
-                Finish::CacheThreshold => "",
-                _ => choice.reply.text(),
-            };
+            let text = choice.text();
             if self.api == Api::Chat {
                 out.push_str(r#""message":{"role":"assistant","content":"#);
                 quote(text, &mut out);

@@ -5,14 +5,6 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Choice, Usage};
 use crate::engine::job::Finish;
 
-/// What a choice says.
-fn said<'a>(choice: &Choice<'a>) -> &'a str {
-    match choice.finish {
-        Finish::CacheThreshold => "",
-        _ => choice.reply.text(),
-    }
-}
-
 /// Why a message ended, in the words of its API.
 pub(super) fn stop_reason(finish: Finish) -> &'static str {
     match finish {
@@ -81,7 +73,7 @@ impl Answer {
 
     /// The answer of `/v1/messages`.
     pub(super) fn message(&self, usage: Usage, choices: &[Choice<'_>]) -> String {
-        let text = choices.first().map(said).unwrap_or_default();
+        let text = choices.first().map(Choice::text).unwrap_or_default();
         let content = json!([{"type": "text", "text": text}]);
         let reason = choices.first().map(|choice| stop_reason(choice.finish));
         self.message_object(usage, &content, reason).to_string()
@@ -108,7 +100,7 @@ impl Answer {
 
     /// The answer of `/v1/responses`.
     pub(super) fn response(&self, usage: Usage, choices: &[Choice<'_>]) -> String {
-        let ended = choices.first().map(|choice| (said(choice), choice.finish));
+        let ended = choices.first().map(|choice| (choice.text(), choice.finish));
         self.response_object(Some(usage), ended).to_string()
     }
 

@@ -114,7 +114,7 @@ fn skip(left: u16) -> Jpeg {
 }
 
 /// Start-of-frame markers: all of `0xc0..=0xcf` but the Huffman, arithmetic and reserved ones.
-fn is_frame(code: u8) -> bool {
+pub(super) fn is_frame(code: u8) -> bool {
     matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc)
 }
 

@@ -1,6 +1,7 @@
 //! JPEG: segments up to the first scan.
 
 use super::{MAX_PIECES, Payload, Picture, exif, metadata, tells_orientation};
+use crate::media::image::is_frame;
 
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
@@ -49,11 +50,6 @@ pub(super) fn read(payload: &Payload<'_>) -> Option<Picture> {
         at = data.checked_add(length)?;
     }
     None
-}
-
-/// Start-of-frame markers: all of `0xc0..=0xcf` but the Huffman, arithmetic and reserved ones.
-fn is_frame(code: u8) -> bool {
-    matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc)
 }
 
 fn frame(payload: &Payload<'_>, at: usize, length: usize) -> Option<Picture> {
